@@ -1,0 +1,98 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { TokenInvalid } from 'fastify-token-registry'
+import type { RateLimit } from '../config.ts'
+import { answers, NoContent } from '../http/schemas.ts'
+import { EndedAnswer, sessionAnswer } from '../sessions/schemas.ts'
+import type { User } from '../users/users.ts'
+import type { Auth, SignedIn } from './auth.ts'
+import { ChangeBody, ForgotBody, LoginAnswer, LoginBody, MeAnswer, RefreshBody, RegisterAnswer, RegisterBody, ResetBody } from './schemas.ts'
+
+const tags = ['auth']
+const signedIn = { session: { noStore: true } }
+
+export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: RateLimit | false }> = async (app, { auth, rateLimit }) => {
+  app.addHook('onRequest', app.limitBy(rateLimit))
+
+  app.post('/register', {
+    schema: { operationId: 'register', summary: 'Register', tags, body: RegisterBody, response: answers({ 201: RegisterAnswer }) }
+  }, async (request, reply) => {
+    const user = await auth.register(request.body)
+    return reply.code(201).send({ user: userAnswer(user) })
+  })
+
+  app.post('/login', {
+    schema: { operationId: 'login', summary: 'Sign in', tags, body: LoginBody, response: answers({ 200: LoginAnswer }) }
+  }, async (request, reply) => {
+    const { email, password, device } = request.body
+    const { 'user-agent': userAgent } = request.headers
+    const meta = {
+      ipAddress: request.ip,
+      ...userAgent && { userAgent: userAgent.slice(0, 512) },
+      ...device?.name && { deviceName: device.name }
+    }
+    reply.header('cache-control', 'no-store')
+    return loginAnswer(await auth.signIn({ email, password, meta }))
+  })
+
+  app.post('/refresh', {
+    schema: { operationId: 'refresh', summary: 'Get new tokens for a refresh token', tags, body: RefreshBody, response: answers({ 200: LoginAnswer }) }
+  }, async (request, reply) => {
+    reply.header('cache-control', 'no-store')
+    return loginAnswer(await auth.refresh(request.body.refreshToken))
+  })
+
+  app.post('/logout', {
+    config: signedIn,
+    schema: { operationId: 'logout', summary: 'Sign out', tags, response: answers({ 204: NoContent }) }
+  }, async (request, reply) => {
+    await request.revokeSession()
+    return reply.code(204).send(null)
+  })
+
+  app.get('/me', {
+    config: signedIn,
+    schema: { operationId: 'me', summary: 'Who is signed in', tags, response: answers({ 200: MeAnswer }) }
+  }, async request => {
+    const { session } = request.requireAuth()
+    const user = await auth.userOf(session)
+    if (user === null) throw new TokenInvalid()
+    return { user: userAnswer(user), session: sessionAnswer(session, session.id) }
+  })
+
+  app.post('/password/change', {
+    config: signedIn,
+    schema: { operationId: 'changePassword', summary: 'Change the password', tags, body: ChangeBody, response: answers({ 200: EndedAnswer }) }
+  }, async request => {
+    const { currentPassword, newPassword, endOthers = true } = request.body
+    return { ended: await auth.changePassword(request.requireAuth().session, { currentPassword, newPassword, endOthers }) }
+  })
+
+  app.post('/password/forgot', {
+    schema: {
+      operationId: 'forgotPassword',
+      summary: 'Ask for a link to reset the password',
+      description: 'The answer is the same whether there is such a user or not.',
+      tags,
+      body: ForgotBody,
+      response: answers({ 204: NoContent })
+    }
+  }, async (request, reply) => {
+    auth.forgotPassword(request.body.email)
+    return reply.code(204).send(null)
+  })
+
+  app.post('/password/reset', {
+    schema: { operationId: 'resetPassword', summary: 'Reset the password with the token of the mail; ends every session', tags, body: ResetBody, response: answers({ 204: NoContent }) }
+  }, async (request, reply) => {
+    await auth.resetPassword(request.body.token, request.body.password)
+    return reply.code(204).send(null)
+  })
+}
+
+function loginAnswer ({ user, session, accessToken, refreshToken, expiresIn }: SignedIn) {
+  return { accessToken, refreshToken, tokenType: 'Bearer' as const, expiresIn, user: userAnswer(user), session: sessionAnswer(session, session.id) }
+}
+
+function userAnswer ({ id, email, name, roles, createdAt }: User) {
+  return { id, email, name, roles: [...roles], createdAt: createdAt.getTime() }
+}

@@ -1,0 +1,45 @@
+import { Type } from '@sinclair/typebox'
+import { exactly, Time } from '../http/schemas.ts'
+import { SessionAnswer } from '../sessions/schemas.ts'
+
+const Email = Type.String({ format: 'email', maxLength: 254, examples: ['ada@example.org'] })
+// A password that exists may be shorter or longer than a new one: only the size is bounded here.
+const Password = Type.String({ minLength: 1, maxLength: 1024, examples: ['correct horse battery staple'] })
+const NewPassword = Type.String({ minLength: 1, maxLength: 1024, description: '8 to 128 characters, none of the 10,000 most common passwords', examples: ['correct horse battery staple'] })
+
+export const UserAnswer = exactly({
+  id: Type.String({ format: 'uuid', examples: ['0198f7a2-5b1c-7d3e-8f00-0c0ffee0c0de'] }),
+  email: Email,
+  name: Type.Union([Type.String(), Type.Null()]),
+  roles: Type.Array(Type.String()),
+  createdAt: Time
+})
+
+export const RegisterBody = exactly({ email: Email, password: NewPassword, name: Type.Optional(Type.String({ minLength: 1, maxLength: 200, examples: ['Ada'] })) })
+export const RegisterAnswer = exactly({ user: UserAnswer }, { description: 'Registered' })
+
+export const LoginBody = exactly({
+  email: Email,
+  password: Password,
+  device: Type.Optional(exactly({ name: Type.Optional(Type.String({ minLength: 1, maxLength: 100, examples: ['Ada\'s laptop'] })) }))
+})
+
+export const LoginAnswer = exactly({
+  accessToken: Type.String({ description: 'a JWT for `Authorization: Bearer`; it ends with the session', examples: ['eyJ…'] }),
+  refreshToken: Type.String({ description: 'for POST refresh, once: each refresh gives a new one', examples: ['trr_…'] }),
+  tokenType: Type.Literal('Bearer'),
+  expiresIn: Type.Integer({ minimum: 0, maximum: 31_536_000, description: 'seconds that the access token lives', examples: [900] }),
+  user: UserAnswer,
+  session: SessionAnswer
+}, { description: 'Signed in' })
+
+export const RefreshBody = exactly({ refreshToken: Type.String({ minLength: 1, maxLength: 512, examples: ['trr_…'] }) })
+export const MeAnswer = exactly({ user: UserAnswer, session: SessionAnswer }, { description: 'Who is signed in' })
+
+export const ForgotBody = exactly({ email: Email })
+export const ResetBody = exactly({ token: Type.String({ minLength: 1, maxLength: 512, examples: ['tro_…'] }), password: NewPassword })
+export const ChangeBody = exactly({
+  currentPassword: Password,
+  newPassword: NewPassword,
+  endOthers: Type.Optional(Type.Boolean({ default: true, description: 'end all other sessions' }))
+})

@@ -1,0 +1,139 @@
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { parseEnv } from 'node:util'
+import createError from '@fastify/error'
+import { envSchema } from 'env-schema'
+import type { JwtKey } from 'fastify-token-registry/session-jwt'
+import { duration, origins, privateKey, rateLimit, secrets, trustedProxies, type RateLimit } from './config/values.ts'
+import { aSecret, formats, variables, type Variables } from './config/variables.ts'
+
+export type { RateLimit } from './config/values.ts'
+
+/** Variables of the environment are not what they may be. */
+export const ConfigInvalid = createError<[string]>('APP_CONFIG_INVALID', 'The server does not start with this configuration:\n%s', 500)
+
+export interface Config {
+  readonly production: boolean
+  readonly host: string
+  readonly port: number
+  readonly publicUrl: string | null
+  /** An absolute path. */
+  readonly dataDir: string
+  /** null: embedded in `dataDir`. */
+  readonly databaseUrl: string | null
+  /** The first signs. null: generated in `dataDir`, never in production. */
+  readonly tokenSecrets: readonly string[] | null
+  /** null: generated in `dataDir`, never in production. */
+  readonly jwtKey: JwtKey | null
+  readonly administrator: { readonly email: string, readonly password: string } | null
+  readonly mail: { readonly smtpUrl: string | null, readonly from: string }
+  /** The `origin` of @fastify/cors. */
+  readonly corsOrigin: readonly string[] | '*' | false
+  readonly trustProxy: readonly string[] | boolean
+  readonly rateLimits: { readonly global: RateLimit | false, readonly auth: RateLimit | false }
+  readonly shutdownDelayMs: number
+  readonly logLevel: Variables['LOG_LEVEL']
+}
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** The environment of the process, and what a file of `NAME=value` lines adds to it where there is one. */
+export function environment (file = '.env', env: Environment = process.env): Environment {
+  try {
+    return { ...parseEnv(readFileSync(file, 'utf8')), ...env }
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return env
+    throw error
+  }
+}
+
+/**
+ * The configuration in an environment. A variable that is set to nothing counts as absent.
+ *
+ * @throws {ConfigInvalid} naming every variable that is not what it may be, missing, or at odds with another
+ */
+export function loadConfig (env: Environment): Config {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''))
+  const { values, refusals } = checked(given)
+  const faults = [...refusals, ...conflicts(given)]
+  if (values === null || faults.length > 0) throw new ConfigInvalid(faults.map(fault => `  ${fault}`).join('\n'))
+
+  return deepFreeze({
+    production: values.NODE_ENV === 'production',
+    host: values.HOST,
+    port: values.PORT,
+    publicUrl: values.PUBLIC_URL?.replace(/\/+$/, '') ?? null,
+    dataDir: resolve(values.DATA_DIR),
+    databaseUrl: values.DATABASE_URL ?? null,
+    tokenSecrets: values.TOKEN_SECRET === undefined ? null : secrets(values.TOKEN_SECRET),
+    jwtKey: jwtKey(values),
+    administrator: administrator(values),
+    mail: { smtpUrl: values.SMTP_URL ?? null, from: values.MAIL_FROM ?? 'fastify-token-registry <no-reply@localhost>' },
+    corsOrigin: origins(values.CORS_ORIGIN),
+    trustProxy: trustedProxies(values.TRUST_PROXY),
+    rateLimits: { global: rateLimit(values.RATE_LIMIT_GLOBAL), auth: rateLimit(values.RATE_LIMIT_AUTH) },
+    shutdownDelayMs: duration(values.SHUTDOWN_DELAY),
+    logLevel: values.LOG_LEVEL
+  })
+}
+
+function jwtKey ({ JWT_SECRET: secret, JWT_PRIVATE_KEY: pem }: Variables): JwtKey | null {
+  if (pem !== undefined) return privateKey(pem)
+  return secret === undefined ? null : { secret }
+}
+
+function administrator ({ ADMIN_EMAIL: email, ADMIN_PASSWORD: password }: Variables): Config['administrator'] {
+  return email === undefined || password === undefined ? null : { email, password }
+}
+
+/** The variables, or null and what is wrong with them. */
+function checked (given: Environment): { values: Variables | null, refusals: string[] } {
+  try {
+    const values = envSchema<Variables>({
+      schema: variables,
+      data: given,
+      env: false,
+      ajv: {
+        customOptions (ajv) {
+          ajv.addVocabulary(['mayBe', 'secret'])
+          for (const [name, accepts] of Object.entries(formats)) ajv.addFormat(name, accepts)
+          return ajv
+        }
+      }
+    })
+    return { values, refusals: [] }
+  } catch (error) {
+    const paths = refusedPaths(error)
+    const refused = Object.entries(variables.properties).filter(([name]) => paths.includes(`/${name}`))
+    const refusals = refused.map(([name, { secret, mayBe }]) =>
+      `${name} is ${secret === true ? 'refused, its value is not shown' : JSON.stringify(given[name])}: it may be ${mayBe}`)
+    return { values: null, refusals }
+  }
+}
+
+/** Where Ajv found faults; anything else that went wrong is thrown on. */
+function refusedPaths (error: unknown): string[] {
+  if (!(error instanceof Error && 'errors' in error && Array.isArray(error.errors))) throw error
+  return error.errors.map(({ instancePath }) => String(instancePath))
+}
+
+/** What no single variable tells: which exclude, need or lack one another. */
+function conflicts (env: Environment): string[] {
+  const isSet = (name: keyof Variables): boolean => env[name] !== undefined
+  const faults: string[] = []
+  if (isSet('JWT_SECRET') && isSet('JWT_PRIVATE_KEY')) faults.push('JWT_SECRET and JWT_PRIVATE_KEY are both set: set one of them')
+  if (isSet('ADMIN_EMAIL') !== isSet('ADMIN_PASSWORD')) faults.push('ADMIN_EMAIL and ADMIN_PASSWORD go together: set both or none')
+  if (isSet('SMTP_URL') && !isSet('MAIL_FROM')) faults.push('MAIL_FROM is not set: SMTP_URL needs a sender')
+  if (env['NODE_ENV'] === 'production') {
+    if (!isSet('TOKEN_SECRET')) faults.push(`TOKEN_SECRET is not set: production does not start on a generated secret, set ${aSecret}`)
+    if (!isSet('JWT_SECRET') && !isSet('JWT_PRIVATE_KEY')) faults.push(`JWT_SECRET is not set, nor is JWT_PRIVATE_KEY: production does not start on a generated secret, set ${aSecret}`)
+  }
+  return faults
+}
+
+function deepFreeze<T extends object> (value: T): T {
+  for (const part of Object.values(value)) {
+    if (typeof part === 'object' && part !== null) deepFreeze(part)
+  }
+  return Object.freeze(value)
+}

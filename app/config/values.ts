@@ -1,0 +1,93 @@
+import { isIP } from 'node:net'
+import { milliseconds, weakness } from 'fastify-token-registry'
+import { jwtKeys, type JwtKey } from 'fastify-token-registry/session-jwt'
+
+/** How many requests are let through in a window of time. */
+export interface RateLimit {
+  readonly max: number
+  readonly timeWindowMs: number
+}
+
+/** `15m` → 900000. */
+export function duration (text: string): number {
+  const ms = milliseconds(text)
+  return Number.isNaN(ms) ? refuse('not a duration') : ms
+}
+
+/** `100/15m`, or `off`. */
+export function rateLimit (text: string): RateLimit | false {
+  if (text === 'off') return false
+  const [max, window, ...rest] = text.split('/')
+  const limit = { max: Number(max), timeWindowMs: duration(window ?? '') }
+  const valid = /^\d{1,9}$/.test(max ?? '') && rest.length === 0 && limit.max > 0 && limit.timeWindowMs > 0
+  return valid ? limit : refuse('not a rate limit')
+}
+
+/** `https://a.example,https://b.example`, or `*`, or `off`. */
+export function origins (text: string): readonly string[] | '*' | false {
+  if (text === 'off') return false
+  if (text === '*') return '*'
+  return list(text).map(origin => httpUrl(origin).origin === origin ? origin : refuse('more than an origin'))
+}
+
+/** `true`, `false`, or the addresses of the proxies in front. */
+export function trustedProxies (text: string): boolean | readonly string[] {
+  if (text === 'true' || text === 'false') return text === 'true'
+  return list(text).map(proxy => isProxy(proxy) ? proxy : refuse('not an address'))
+}
+
+function isProxy (text: string): boolean {
+  if (['loopback', 'linklocal', 'uniquelocal'].includes(text)) return true
+  const [address, bits, ...rest] = text.split('/')
+  const version = isIP(address ?? '')
+  if (version === 0 || rest.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+}
+
+export function httpUrl (text: string): URL {
+  return urlOf(text, ['http:', 'https:'])
+}
+
+export function databaseUrl (text: string): URL {
+  return urlOf(text, ['postgres:', 'postgresql:'])
+}
+
+export function smtpUrl (text: string): URL {
+  return urlOf(text, ['smtp:', 'smtps:'])
+}
+
+function urlOf (text: string, protocols: readonly string[]): URL {
+  const url = new URL(text)
+  return protocols.includes(url.protocol) ? url : refuse('another protocol')
+}
+
+/** Secrets to sign with, strong and different; the first signs. */
+export function secrets (text: string): readonly string[] {
+  const given = list(text)
+  return new Set(given).size === given.length && !given.some(isWeak) ? given : refuse('weak or repeated')
+}
+
+/** One secret to sign with. */
+export function secret (text: string): string {
+  return isWeak(text) ? refuse('weak') : text
+}
+
+/** A private key as PEM, on one line with `\n` where the file has line ends. */
+export function privateKey (text: string): JwtKey {
+  const key = { privateKey: text.replaceAll('\\n', '\n') }
+  jwtKeys(key)
+  return key
+}
+
+function isWeak (text: string): boolean {
+  return weakness(text) !== null
+}
+
+function list (text: string): string[] {
+  const items = text.split(',').map(item => item.trim())
+  return items.includes('') ? refuse('an empty item') : items
+}
+
+function refuse (why: string): never {
+  throw new Error(why)
+}

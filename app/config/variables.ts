@@ -1,0 +1,151 @@
+import { Type, type Static, type TString, type TUnsafe } from '@sinclair/typebox'
+import { isEmail } from '../users/email.ts'
+import { databaseUrl, duration, httpUrl, origins, privateKey, rateLimit, secret, secrets, smtpUrl, trustedProxies } from './values.ts'
+
+/** What a variable that holds a secret may be. */
+export const aSecret = '32 bytes of randomness, as "openssl rand -base64 32" prints them'
+
+/**
+ * Every variable of the environment that the server reads. `mayBe` completes the message that refuses a value; the value of a
+ * `secret` variable is never shown.
+ */
+export const variables = Type.Object({
+  NODE_ENV: oneOf(['development', 'test', 'production'], {
+    default: 'development',
+    description: 'production refuses to start on generated secrets'
+  }),
+  HOST: Type.String({
+    default: '127.0.0.1',
+    mayBe: 'a host name or an address',
+    description: 'where to listen; 0.0.0.0 in a container'
+  }),
+  PORT: Type.Integer({
+    minimum: 0,
+    maximum: 65535,
+    default: 3000,
+    mayBe: 'an integer from 0 to 65535',
+    description: 'the port to listen on; 0 takes any that is free'
+  }),
+  PUBLIC_URL: Type.Optional(text('http-url', {
+    mayBe: 'an http or https URL',
+    description: 'where people reach the server, for links in mails'
+  })),
+  DATA_DIR: Type.String({
+    default: '.data',
+    mayBe: 'a directory',
+    description: 'where the embedded database, generated secrets and mails that are not sent are kept'
+  }),
+  DATABASE_URL: Type.Optional(text('database-url', {
+    secret: true,
+    mayBe: 'postgresql://user:password@host:5432/database',
+    description: 'PostgreSQL in the place of the database in DATA_DIR'
+  })),
+  TOKEN_SECRET: Type.Optional(text('secrets', {
+    secret: true,
+    mayBe: `${aSecret}, or several of them, separated by commas`,
+    description: 'signs session and refresh tokens; to replace it, put the new one before the old one'
+  })),
+  JWT_SECRET: Type.Optional(text('secret', {
+    secret: true,
+    mayBe: aSecret,
+    description: 'signs access tokens with HS256'
+  })),
+  JWT_PRIVATE_KEY: Type.Optional(text('private-key', {
+    secret: true,
+    mayBe: 'an Ed25519, P-256 or RSA key (2048 bits or more) as PEM, its line ends kept or written as \\n',
+    description: 'signs access tokens with EdDSA, ES256 or RS256 in the place of JWT_SECRET'
+  })),
+  ADMIN_EMAIL: Type.Optional(text('email', {
+    mayBe: 'an e-mail address',
+    description: 'the first administrator, made at start where absent'
+  })),
+  ADMIN_PASSWORD: Type.Optional(Type.String({
+    minLength: 8,
+    maxLength: 128,
+    secret: true,
+    mayBe: '8 to 128 characters',
+    description: 'the password that the first administrator starts with'
+  })),
+  SMTP_URL: Type.Optional(text('smtp-url', {
+    secret: true,
+    mayBe: 'smtps://user:password@host or smtp://host:587?requireTLS=true',
+    description: 'sends mails; without it they are written to DATA_DIR/outbox'
+  })),
+  MAIL_FROM: Type.Optional(Type.String({
+    pattern: '^[^\\r\\n]*@[^\\r\\n]*$',
+    mayBe: 'an e-mail address, or a name and <an address>',
+    description: 'the sender of mails, needed with SMTP_URL'
+  })),
+  CORS_ORIGIN: text('origins', {
+    default: 'off',
+    mayBe: 'https://app.example.org and others, separated by commas; * for any; or off',
+    description: 'web pages of which origins may call the server'
+  }),
+  TRUST_PROXY: text('trusted-proxies', {
+    default: 'false',
+    mayBe: 'the addresses of the proxies in front, separated by commas, true or false',
+    description: 'whose X-Forwarded-For is believed; true believes everyone'
+  }),
+  RATE_LIMIT_GLOBAL: text('rate-limit', {
+    default: '1000/1h',
+    mayBe: 'as 100/15m, or off',
+    description: 'how many requests an address may send'
+  }),
+  RATE_LIMIT_AUTH: text('rate-limit', {
+    default: '100/15m',
+    mayBe: 'as 100/15m, or off',
+    description: 'how many of them may register, sign in or reset a password'
+  }),
+  SHUTDOWN_DELAY: text('duration', {
+    default: '0s',
+    mayBe: 'as 500ms or 5s',
+    description: 'how long requests are still served after SIGTERM, while /health/ready already refuses'
+  }),
+  LOG_LEVEL: oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+    default: 'info',
+    description: 'how much is logged'
+  })
+})
+
+export type Variables = Static<typeof variables>
+
+interface Annotations {
+  readonly description: string
+  readonly mayBe: string
+  readonly default?: string
+  readonly secret?: true
+}
+
+function text (format: string, annotations: Annotations): TString {
+  return Type.String({ format, ...annotations })
+}
+
+function oneOf<Name extends string> (names: readonly Name[], annotations: { default: Name, description: string }): TUnsafe<Name> {
+  return Type.Unsafe<Name>({ type: 'string', enum: names, mayBe: names.join(', '), ...annotations })
+}
+
+/** What the formats of the variables accept: what their parsers do not throw for. */
+export const formats: Readonly<Record<string, (text: string) => boolean>> = {
+  email: isEmail,
+  'database-url': parsedBy(databaseUrl),
+  duration: parsedBy(duration),
+  'http-url': parsedBy(httpUrl),
+  origins: parsedBy(origins),
+  'private-key': parsedBy(privateKey),
+  'rate-limit': parsedBy(rateLimit),
+  secret: parsedBy(secret),
+  secrets: parsedBy(secrets),
+  'smtp-url': parsedBy(smtpUrl),
+  'trusted-proxies': parsedBy(trustedProxies)
+}
+
+function parsedBy (parse: (text: string) => unknown): (text: string) => boolean {
+  return text => {
+    try {
+      parse(text)
+      return true
+    } catch {
+      return false
+    }
+  }
+}

@@ -1,0 +1,88 @@
+import { sql } from 'drizzle-orm'
+import type { Config } from '../config.ts'
+import { within } from '../deadline.ts'
+import type { Driver, Drizzle, Log } from './driver.ts'
+import { openEmbedded } from './embedded.ts'
+import { DatabaseStart, databaseError, driverError } from './errors.ts'
+import { migrate } from './migrations.ts'
+import { openPostgresql } from './postgresql.ts'
+
+export interface Database {
+  readonly kind: Driver['kind']
+  /** The migrations that were applied when it was opened. */
+  readonly migrations: readonly string[]
+  /**
+   * Runs statements.
+   *
+   * @throws {DatabaseUnavailable} 503
+   * @throws {DatabaseFailed} 500, or what strict-input's `asInputError` makes a 400 of
+   */
+  query<T> (run: (db: Drizzle) => Promise<T>): Promise<T>
+  /** Whether it answers within 2 s. */
+  health (): Promise<{ readonly up: boolean, readonly latencyMs: number }>
+  /** Waits for what runs, at most 5 s. */
+  close (): Promise<void>
+}
+
+const serving = { connections: 10, connectTimeout: 5000, statementTimeout: 5000 }
+const migrating = { connections: 1, connectTimeout: 5000, statementTimeout: 600_000 }
+
+/**
+ * Opens the database of the configuration and applies the migrations that it lacks.
+ *
+ * @throws {DatabaseStart} where it cannot be reached, opened or migrated
+ */
+export async function openDatabase ({ databaseUrl, dataDir }: Pick<Config, 'databaseUrl' | 'dataDir'>, log: Log): Promise<Database> {
+  try {
+    if (databaseUrl === null) {
+      const driver = await openEmbedded(dataDir, log)
+      return databaseOn(driver, await migrated(driver, log), log)
+    }
+    const migrator = openPostgresql(databaseUrl, migrating, log)
+    const migrations = await migrated(migrator, log)
+    await migrator.close()
+    return databaseOn(openPostgresql(databaseUrl, serving, log), migrations, log)
+  } catch (error) {
+    if (error instanceof DatabaseStart) throw error
+    const which = databaseUrl === null ? `The database in ${dataDir}` : 'PostgreSQL at DATABASE_URL'
+    throw new DatabaseStart(`${which} cannot be opened: ${driverError(error).message}`)
+  }
+}
+
+async function migrated (driver: Driver, log: Log): Promise<readonly string[]> {
+  try {
+    const names = await migrate(driver.db)
+    if (names.length > 0) log.info({ migrations: names }, 'the database was migrated')
+    return names
+  } catch (error) {
+    await driver.close()
+    throw error
+  }
+}
+
+function databaseOn ({ kind, db, close }: Driver, migrations: readonly string[], log: Log): Database {
+  let closed: Promise<void> | undefined
+  return {
+    kind,
+    migrations,
+
+    async query (run) {
+      try {
+        return await run(db)
+      } catch (error) {
+        throw databaseError(error)
+      }
+    },
+
+    async health () {
+      const asked = performance.now()
+      const up = await within(2000, db.execute(sql`select 1`)).then(() => true, () => false)
+      return { up, latencyMs: performance.now() - asked }
+    },
+
+    close () {
+      closed ??= within(5000, close()).catch(error => log.warn({ err: error }, 'the database was not closed in time'))
+      return closed
+    }
+  }
+}

@@ -1,0 +1,47 @@
+import fastifySwagger from '@fastify/swagger'
+import fastifySwaggerUi from '@fastify/swagger-ui'
+import type { FastifyPluginAsync, FastifySchema } from 'fastify'
+import fp from 'fastify-plugin'
+import type { RouteSession } from 'fastify-token-registry'
+import { packageInfo } from '../package-info.ts'
+
+const tags = [
+  { name: 'auth', description: 'Register, sign in and out, passwords' },
+  { name: 'sessions', description: 'The sessions of who is signed in' },
+  { name: 'admin', description: 'What administrators see and end' },
+  { name: 'health', description: 'For load balancers and orchestrators' }
+]
+
+/** OpenAPI 3.1 from the routes' schemas, at /docs and /docs/json. */
+const docs: FastifyPluginAsync<{ publicUrl: string | null }> = async (app, { publicUrl }) => {
+  const { version, description, license, homepage } = await packageInfo()
+
+  await app.register(fastifySwagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'fastify-token-registry', version, description, license: { name: license, identifier: license }, contact: { url: homepage } },
+      servers: [{ url: publicUrl ?? '/' }],
+      tags,
+      components: {
+        securitySchemes: { session: { type: 'http', scheme: 'bearer', description: 'The `accessToken` of a sign-in' } }
+      }
+    },
+    transform: ({ schema, url, route }) => ({ schema: withSecurity(schema, route.config?.session ?? false), url })
+  })
+  await app.register(fastifySwaggerUi, { routePrefix: '/docs', staticCSP: true, uiConfig: { persistAuthorization: true, docExpansion: 'list' } })
+  app.get('/api-docs', { schema: { hide: true } }, async (_request, reply) => reply.redirect('/docs'))
+}
+
+/** What a route asks for in `config.session` is all that the docs say of its security. */
+function withSecurity (schema: FastifySchema | undefined, session: RouteSession): FastifySchema {
+  return { ...schema, ...schema?.hide !== true && { security: securityOf(session) } }
+}
+
+function securityOf (session: RouteSession): ReadonlyArray<Record<string, readonly string[]>> {
+  if (session === false) return []
+  const { scope = [], optional = false } = session === true ? {} : session
+  const needed = { session: typeof scope === 'string' ? [scope] : scope }
+  return optional ? [{}, needed] : [needed]
+}
+
+export default fp(docs, { name: 'app-docs', fastify: '5.x', dependencies: ['app-rate-limits'] })

@@ -1,0 +1,88 @@
+import { randomBytes } from 'node:crypto'
+import { link, mkdir, open, unlink, type FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
+import createError from '@fastify/error'
+import type { JwtKey } from 'fastify-token-registry/session-jwt'
+import type { Config } from './config.ts'
+
+/** A file with a generated key is not one to trust. */
+export const KeyFileInvalid = createError<[string, string]>('APP_KEY_FILE_INVALID', '%s %s', 500)
+
+/** What the server signs with. */
+export interface Keys {
+  /** The first signs, all verify. */
+  readonly tokenSecrets: readonly string[]
+  readonly jwtKey: JwtKey
+  /** The variables that would replace what was generated. */
+  readonly generated: readonly string[]
+}
+
+/**
+ * The keys that the configuration gives; those that it lacks are made once and kept in its data directory.
+ *
+ * Servers that start at the same time on one directory get the same keys.
+ *
+ * @throws {KeyFileInvalid} where a kept key was cut short, changed, or can be read by others
+ */
+export async function loadKeys ({ dataDir, tokenSecrets, jwtKey }: Pick<Config, 'dataDir' | 'tokenSecrets' | 'jwtKey'>): Promise<Keys> {
+  return {
+    tokenSecrets: tokenSecrets ?? [await keptKey(dataDir, 'token-secret.key')],
+    jwtKey: jwtKey ?? { secret: await keptKey(dataDir, 'jwt-secret.key') },
+    generated: [...tokenSecrets === null ? ['TOKEN_SECRET'] : [], ...jwtKey === null ? ['JWT_SECRET'] : []]
+  }
+}
+
+async function keptKey (dataDir: string, name: string): Promise<string> {
+  const file = join(dataDir, name)
+  const kept = await readKey(file)
+  if (kept !== null) return kept
+
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  const draft = `${file}.${randomBytes(8).toString('hex')}`
+  await writeKey(draft)
+  try {
+    // A link appears whole or not at all, and never in the place of another: who comes second takes the first one's key.
+    await link(draft, file)
+  } catch (error) {
+    if (codeOf(error) !== 'EEXIST') throw error
+  } finally {
+    await unlink(draft)
+  }
+  return await readKey(file) ?? refuse(file, 'was removed while the server started')
+}
+
+async function writeKey (file: string): Promise<void> {
+  const handle = await open(file, 'wx', 0o600)
+  try {
+    await handle.writeFile(`${randomBytes(32).toString('base64url')}\n`)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+async function readKey (file: string): Promise<string | null> {
+  let handle: FileHandle
+  try {
+    handle = await open(file, 'r')
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return null
+    throw error
+  }
+  try {
+    const { mode } = await handle.stat()
+    if ((mode & 0o077) !== 0) refuse(file, 'can be read by other users: take their rights away (chmod 600), and remove it to have a new one made if others may have seen it')
+    const [, key] = /^([\w-]{43})\n$/.exec(await handle.readFile('utf8')) ?? []
+    return key ?? refuse(file, 'does not hold a whole key: restore it, or remove it to have a new one made, which signs everyone out')
+  } finally {
+    await handle.close()
+  }
+}
+
+function refuse (file: string, why: string): never {
+  throw new KeyFileInvalid(file, why)
+}
+
+function codeOf (error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined
+}

@@ -1,0 +1,135 @@
+import { setMaxListeners } from 'node:events'
+import { join } from 'node:path'
+import { setImmediate as afterTheRequest, setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyBaseLogger } from 'fastify'
+import type { Config } from '../config.ts'
+import { within } from '../deadline.ts'
+import { isEmail } from '../users/email.ts'
+import { MailRefused } from './errors.ts'
+import { outbox, smtp, type Mail, type Transport } from './transports.ts'
+
+export interface Mailer {
+  /**
+   * Takes a mail on, and returns at once whatever becomes of it. Mails wait in memory: what is not sent when the process dies is lost.
+   *
+   * @throws {MailRefused} 400: an address that is not one, or a subject of more than one line
+   */
+  send (mail: Mail): void
+  readonly stats: MailStats
+  /** Gives what still waits one more try, at most 5 s for all together. */
+  close (): Promise<void>
+}
+
+export interface MailStats {
+  readonly sent: number
+  /** Refused by the server, or tried too often. */
+  readonly failed: number
+  /** Not taken on, since too many waited. */
+  readonly dropped: number
+  readonly waiting: number
+}
+
+export interface MailLimits {
+  /** How many mails may wait to be sent. */
+  readonly waiting: number
+  readonly attempts: number
+  /** ms before the second attempt; each further pause is four times as long. */
+  readonly pause: number
+  /** ms for each step of a delivery; a whole delivery gets three times as long. */
+  readonly timeout: number
+  /** ms that closing waits for what is not sent. */
+  readonly flush: number
+  /** How many mails the outbox keeps. */
+  readonly kept: number
+}
+
+const defaults: MailLimits = { waiting: 1000, attempts: 6, pause: 1000, timeout: 10_000, flush: 5000, kept: 1000 }
+
+/** Sends mails in the background: by SMTP where the configuration names a server, else to files in `outbox` under the data directory. */
+export function createMailer (
+  { mail: { smtpUrl, from }, dataDir }: Pick<Config, 'mail' | 'dataDir'>,
+  log: Pick<FastifyBaseLogger, 'error'>,
+  given: Partial<MailLimits> = {}
+): Mailer {
+  const limits = { ...defaults, ...given }
+  const transport = smtpUrl === null ? outbox(join(dataDir, 'outbox'), from, limits.kept) : smtp(smtpUrl, from, limits.timeout)
+  return new BackgroundMailer(transport, log, limits)
+}
+
+class BackgroundMailer implements Mailer {
+  readonly #transport: Transport
+  readonly #log: Pick<FastifyBaseLogger, 'error'>
+  readonly #limits: MailLimits
+  readonly #deliveries = new Set<Promise<void>>()
+  readonly #closing = new AbortController()
+  #sent = 0
+  #failed = 0
+  #dropped = 0
+
+  constructor (transport: Transport, log: Pick<FastifyBaseLogger, 'error'>, limits: MailLimits) {
+    this.#transport = transport
+    this.#log = log
+    this.#limits = limits
+    // Every mail that pauses listens.
+    setMaxListeners(0, this.#closing.signal)
+  }
+
+  get stats (): MailStats {
+    return { sent: this.#sent, failed: this.#failed, dropped: this.#dropped, waiting: this.#deliveries.size }
+  }
+
+  send (mail: Mail): void {
+    if (!isEmail(mail.to)) throw new MailRefused('address is not one')
+    if (/\p{Cc}/u.test(mail.subject)) throw new MailRefused('subject has more than one line')
+    if (this.#deliveries.size >= this.#limits.waiting || this.#closing.signal.aborted) {
+      this.#dropped++
+      this.#log.error({ dropped: this.#dropped }, 'a mail was dropped: too many wait to be sent')
+      return
+    }
+    const delivery = this.#deliver(mail).finally(() => this.#deliveries.delete(delivery))
+    this.#deliveries.add(delivery)
+  }
+
+  async close (): Promise<void> {
+    this.#closing.abort()
+    await within(this.#limits.flush, Promise.all(this.#deliveries)).catch(() => {})
+    this.#transport.close()
+    await Promise.all(this.#deliveries)
+  }
+
+  async #deliver (mail: Mail): Promise<void> {
+    await afterTheRequest()
+    for (let attempt = 1; ; attempt++) {
+      const lastOne = attempt === this.#limits.attempts || this.#closing.signal.aborted
+      try {
+        await this.#transport.deliver(mail, AbortSignal.timeout(this.#limits.timeout * 3))
+        this.#sent++
+        return
+      } catch (error) {
+        if (lastOne || isFinal(error)) {
+          this.#failed++
+          // The message of the error may quote the mail.
+          this.#log.error({ code: field(error, 'code'), responseCode: field(error, 'responseCode'), attempt }, 'a mail could not be sent')
+          return
+        }
+      }
+      await this.#pause(attempt)
+    }
+  }
+
+  /** Between half and all of a time that grows, so that many mails do not come back together. Closing ends it. */
+  async #pause (attempt: number): Promise<void> {
+    const ms = this.#limits.pause * 4 ** (attempt - 1) * (1 + Math.random()) / 2
+    await sleep(ms, undefined, { signal: this.#closing.signal }).catch(() => {})
+  }
+}
+
+/** A refusal that will not change, RFC 5321 section 4.2.1. */
+function isFinal (error: unknown): boolean {
+  const code = field(error, 'responseCode')
+  return typeof code === 'number' && code >= 500
+}
+
+function field (error: unknown, name: string): unknown {
+  return typeof error === 'object' && error !== null ? Reflect.get(error, name) : undefined
+}

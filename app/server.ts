@@ -1,0 +1,99 @@
+import { randomUUID } from 'node:crypto'
+import fastifyCookie from '@fastify/cookie'
+import fastifyCors from '@fastify/cors'
+import fastifyHelmet from '@fastify/helmet'
+import fastifyJwt from '@fastify/jwt'
+import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import tokenRegistry, { type MemoryStoreOptions, memoryStore } from 'fastify-token-registry'
+import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
+import strictInput, { strictServerOptions } from 'fastify-token-registry/strict-input'
+import { adminRoutes } from './admin/routes.ts'
+import { authRoutes } from './auth/routes.ts'
+import { announce } from './announce.ts'
+import { createAuth } from './auth/auth.ts'
+import type { Config } from './config.ts'
+import { openDatabase } from './database/database.ts'
+import { healthRoutes } from './health/routes.ts'
+import docs from './http/docs.ts'
+import errors from './http/errors.ts'
+import rateLimits from './http/rate-limits.ts'
+import { loadKeys } from './keys.ts'
+import { createMailer } from './mail/mailer.ts'
+import { createPasswords } from './passwords/passwords.ts'
+import { sessionRoutes } from './sessions/routes.ts'
+import { createUsers } from './users/users.ts'
+
+/** Access tokens live this long, refresh tokens (and with them the session) that long. */
+const ACCESS_TTL = '15m'
+const SESSION_TTL = '7d'
+
+export interface ServerOptions {
+  config: Config
+  logger?: FastifyServerOptions['logger']
+  /** For tests: the clock that sessions live by. */
+  now?: MemoryStoreOptions['now']
+}
+
+export interface Server {
+  app: FastifyInstance
+  /** Lets readiness fail, and connections end, while requests are still served. */
+  drain: () => void
+}
+
+/** The whole service: what is registered, in which order, and what depends on what. Ready to listen, or to be injected into. */
+export async function createServer ({ config, logger = false, now }: ServerOptions): Promise<Server> {
+  const app = Fastify({
+    ...strictServerOptions,
+    trustProxy: typeof config.trustProxy === 'boolean' ? config.trustProxy : [...config.trustProxy],
+    logger,
+    genReqId: () => randomUUID(),
+    // While it closes, requests on open connections are still served.
+    return503OnClosing: false
+  })
+  const state = { draining: false }
+  // A connection that is kept alive after its last answer would hold up the closing.
+  app.addHook('onSend', (_request, reply, payload, done) => {
+    if (state.draining) reply.header('connection', 'close')
+    done(null, payload)
+  })
+
+  const keys = await loadKeys(config)
+  announce(config, keys, app.log)
+  const database = await openDatabase(config, app.log)
+  app.addHook('onClose', () => database.close())
+  try {
+    const users = createUsers(database)
+    const passwords = await createPasswords()
+    const mailer = createMailer(config, app.log)
+    app.addHook('onClose', () => mailer.close())
+
+    await app.register(errors)
+    await app.register(fastifyCors, { origin: typeof config.corsOrigin === 'object' ? [...config.corsOrigin] : config.corsOrigin })
+    await app.register(fastifyHelmet)
+    await app.register(rateLimits, { limit: config.rateLimits.global })
+    await app.register(strictInput)
+    await app.register(docs, { publicUrl: config.publicUrl })
+    await app.register(fastifyCookie)
+    await app.register(tokenRegistry, {
+      secret: keys.tokenSecrets,
+      ttl: SESSION_TTL,
+      store: memoryStore(now === undefined ? {} : { now })
+    })
+    await app.register(fastifyJwt, { namespace: 'access', ...jwtKeys(keys.jwtKey) })
+    await app.register(sessionJwt, { namespace: 'access', ttl: ACCESS_TTL, issuer: config.publicUrl ?? 'fastify-token-registry', audience: 'api' })
+
+    const auth = createAuth({ registry: app.tokenRegistry, users, passwords, mailer, sessionJwt: app.sessionJwt, publicUrl: config.publicUrl, log: app.log })
+    app.addHook('onClose', () => auth.close())
+    if (config.administrator !== null) await auth.ensureAdministrator(config.administrator)
+
+    await app.register(authRoutes, { prefix: '/api/auth', auth, rateLimit: config.rateLimits.auth })
+    await app.register(sessionRoutes, { prefix: '/api/sessions' })
+    await app.register(adminRoutes, { prefix: '/api/admin', users })
+    await app.register(healthRoutes, { prefix: '/health', database, state })
+    await app.ready()
+  } catch (error) {
+    await app.close()
+    throw error
+  }
+  return { app, drain: () => { state.draining = true } }
+}

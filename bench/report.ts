@@ -1,0 +1,75 @@
+import { calls } from './calls.ts'
+import type { Measured } from './http.ts'
+import type { Timing } from './in-process.ts'
+import type { Million } from './million.ts'
+import { cheaperMedian, median, quantile } from './statistics.ts'
+import { variants } from './variants.ts'
+
+/** A variant, measured. The ratios are to the first one, bare Fastify. */
+export interface Summary {
+  name: string
+  title: string
+  /** Requests a second: the median of the slices. */
+  rate: number
+  /** Of bare Fastify in the same slice: median and quartiles. */
+  rateRatio: { median: number, q1: number, q3: number }
+  /** µs of the server's CPU a request: the median of the cheaper half of the slices. */
+  cost: number
+  costRatio: number
+}
+
+export function summarize (measured: Measured['variants']): Summary[] {
+  const rates = measured.map(({ slices }) => slices.map(({ requests, wall }) => requests / wall * 1000))
+  const costs = measured.map(({ slices }) => cheaperMedian(slices.map(({ requests, cpu }) => cpu / requests * 1000)))
+  const [bareRates = []] = rates
+  const [bareCost = NaN] = costs
+
+  return measured.map(({ name }, i) => {
+    const own = rates[i] ?? []
+    const ratios = own.map((rate, slice) => rate / (bareRates[slice] ?? NaN))
+    const cost = costs[i] ?? NaN
+    return {
+      name,
+      title: variants[name]?.title ?? name,
+      rate: median(own),
+      rateRatio: { median: median(ratios), q1: quantile(ratios, 0.25), q3: quantile(ratios, 0.75) },
+      cost,
+      costRatio: cost / bareCost
+    }
+  })
+}
+
+export function httpTable ({ variants: measured, passes }: Measured): string {
+  const rows = summarize(measured).map(({ title, rate, rateRatio: { median, q1, q3 }, cost, costRatio }) => [
+    title, rate.toFixed(0), median.toFixed(3), `${q1.toFixed(3)} to ${q3.toFixed(3)}`, cost.toFixed(1), costRatio.toFixed(3)
+  ])
+  return `${table(['authenticated GET', 'requests/s', 'of bare', 'quartiles', 'CPU µs/request', 'of bare'], rows)}
+${measured[0]?.slices.length ?? 0} slices each; ${passes.counted} passes counted of ${passes.taken}`
+}
+
+export function callTable (timings: readonly Timing[]): string {
+  return table(['in process', 'median', 'quartiles', 'target'], timings.map(({ name, median, q1, q3 }) => {
+    const { title, target } = calls[name]
+    return [title, time(median), `${time(q1)} to ${time(q3)}`, target === null ? '' : time(target)]
+  }))
+}
+
+export function millionTable ({ heap, buffers, longestSlice, cleanup }: Million): string {
+  return table(['1,000,000 sessions', 'figure', 'target'], [
+    ['bytes of heap a session, 300 of meta', (heap + buffers).toFixed(0), '1200'],
+    ['longest slice of cleanup, without GC', `${longestSlice.toFixed(1)} ms`, '10.0 ms'],
+    ['until all that expired is gone', `${(cleanup / 1000).toFixed(1)} s`, '']
+  ])
+}
+
+function time (ns: number): string {
+  if (ns < 1000) return `${ns.toFixed(0)} ns`
+  return ns < 1_000_000 ? `${(ns / 1000).toFixed(2)} µs` : `${(ns / 1_000_000).toFixed(2)} ms`
+}
+
+/** The first column on the left, figures on the right. */
+function table (head: readonly string[], rows: readonly string[][]): string {
+  const lines = [head, ...rows]
+  const widths = head.map((_, column) => Math.max(...lines.map(line => line[column]?.length ?? 0)))
+  return lines.map(line => line.map((text, column) => column === 0 ? text.padEnd(widths[column] ?? 0) : text.padStart(widths[column] ?? 0)).join('  ')).join('\n')
+}

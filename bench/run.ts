@@ -1,0 +1,101 @@
+import { mkdir, writeFile } from 'node:fs/promises'
+import { cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import { calls, isCallName } from './calls.ts'
+import { Child } from './child.ts'
+import { pins } from './cores.ts'
+import { measure, type Measured } from './http.ts'
+import type { Timing } from './in-process.ts'
+import { tool } from './load.ts'
+import type { Million } from './million.ts'
+import { callTable, httpTable, millionTable, summarize } from './report.ts'
+import { variants } from './variants.ts'
+
+// `npm run bench`: README.md says what is measured, and how.
+
+const MILLION = 'million'
+const all = [...Object.keys(variants), ...Object.keys(calls), MILLION]
+/** ms that the whole run may take */
+const LIMIT = 40 * 60_000
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', default: all.join() },
+    slices: { type: 'string', default: '20' },
+    turn: { type: 'string', default: '50' },
+    'process-each': { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false }
+  }
+})
+const { json, 'process-each': processEach } = values
+const only = values.only.split(',')
+const unknown = only.find(name => !all.includes(name))
+if (unknown !== undefined) throw new RangeError(`--only has ${unknown}: it may have ${all.join(', ')}`)
+const slices = Number(values.slices)
+if (!Number.isInteger(slices) || slices < 1) throw new RangeError(`--slices is ${values.slices}: it may be 1 or more`)
+const turn = Number(values.turn)
+if (!Number.isInteger(1000 / turn)) throw new RangeError(`--turn is ${values.turn}: it may be a divisor of 1000, in ms`)
+
+const stopped = new AbortController()
+// More than once: npm passes on a Ctrl-C that the terminal has sent already.
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stopped.abort(new Error(`stopped by ${name}`)))
+const signal = AbortSignal.any([stopped.signal, AbortSignal.timeout(LIMIT)])
+
+async function runHttp (): Promise<Measured | null> {
+  const names = Object.keys(variants).filter(name => only.includes(name))
+  if (names.length === 0) return null
+  // All ratios are to the bare server.
+  return await measure([...new Set(['bare', ...names])], { slices, turn, processEach }, signal)
+}
+
+async function runCalls (): Promise<Timing[]> {
+  const names = only.filter(isCallName)
+  if (names.length === 0) return []
+  const child = new Child('in-process.ts', names, signal)
+  const timings: Timing[] = []
+  while (timings.length < names.length) timings.push(await child.ask<Timing>())
+  await child.end()
+  return timings
+}
+
+async function runMillion (): Promise<Million | null> {
+  if (!only.includes(MILLION)) return null
+  const child = new Child('million.ts', [], signal, ['--expose-gc', '--max-old-space-size=4096'])
+  const million = await child.ask<Million>()
+  await child.end()
+  return million
+}
+
+function print (table: string): void {
+  if (!json) console.log(`${table}\n`)
+}
+
+async function run (): Promise<void> {
+  const machine = { node: process.version, cpu: cpus()[0]?.model ?? 'unknown', load: tool, pinned: pins }
+  print(`node ${machine.node}, ${machine.cpu}, load by ${tool}${pins ? '' : '; taskset is missing: server and load share the cores'}`)
+
+  const http = await runHttp()
+  if (http !== null) print(httpTable(http))
+  const timings = await runCalls()
+  if (timings.length > 0) print(callTable(timings))
+  const million = await runMillion()
+  if (million !== null) print(millionTable(million))
+
+  const summary = http === null ? [] : summarize(http.variants)
+  const report = JSON.stringify({ date: new Date(), ...machine, slices, turn, processEach, passes: http?.passes, http: summary, timings, million }, null, 2)
+  const results = new URL('results/', import.meta.url)
+  await mkdir(results, { recursive: true })
+  await writeFile(new URL('latest.json', results), `${report}\n`)
+  if (json) console.log(report)
+
+  if (http?.variants.some(variant => variant.slices.length < slices)) {
+    console.error(`The server did not have its core often enough: others kept it busy, or ${tool} is too slow to fill it.`)
+    process.exitCode = 1
+  }
+}
+
+await run().catch(error => {
+  if (!signal.aborted) throw error
+  console.error(signal.reason.message)
+  process.exitCode = 1
+})

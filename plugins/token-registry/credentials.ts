@@ -1,0 +1,72 @@
+import { parse, serialize } from 'cookie'
+import type { FastifyRequest } from 'fastify'
+import { TokenInvalid, TokenMalformed } from './errors.ts'
+import type { CookieOptions } from './options.ts'
+
+/** What a request shows to prove who makes it. */
+export interface Credentials {
+  scheme: 'bearer' | 'dpop' | 'cookie'
+  token: string
+}
+
+const safeMethods = new Set(['GET', 'HEAD', 'OPTIONS', 'QUERY', 'TRACE'])
+const sameSites = new Set(['same-origin', 'same-site', 'none'])
+
+/**
+ * Finds the token of a request: in `Authorization: Bearer` (RFC 6750) or `DPoP` (RFC 9449), else in the cookie, never in the URL.
+ *
+ * @returns null where there is none
+ * @throws {TokenMalformed} for two Authorization headers
+ * @throws {TokenInvalid} for a scheme of ours without a token
+ */
+export function credentialsOf (request: FastifyRequest, cookie: CookieOptions | null): Credentials | null {
+  const authorization = authorizationOf(request.raw.rawHeaders)
+  if (authorization !== null) {
+    if (authorization.startsWith('Bearer ') && authorization.charCodeAt(7) > 0x20) return { scheme: 'bearer', token: authorization.slice(7) }
+    const credentials = parsed(authorization)
+    if (credentials !== null) return credentials
+  }
+  if (cookie === null) return null
+  const token = cookieOf(request, cookie.name)
+  return token === undefined || token === '' ? null : { scheme: 'cookie', token }
+}
+
+/** Whether a browser sent the request from another site, and it may do more than read. */
+export function isCrossSite (request: FastifyRequest): boolean {
+  const { upgrade, origin, 'sec-fetch-site': site } = request.headers
+  // A WebSocket handshake is a GET, and what follows is not held to one origin.
+  if (safeMethods.has(request.method) && upgrade === undefined) return false
+  if (site !== undefined) return typeof site !== 'string' || !sameSites.has(site)
+  // Neither header: not a browser.
+  return origin !== undefined && (!URL.canParse(origin) || new URL(origin).host !== request.host)
+}
+
+/** @param maxAge seconds; 0 takes the cookie away */
+export function setCookie ({ name, secure, sameSite }: CookieOptions, token: string, maxAge: number): string {
+  return serialize(name, token, { httpOnly: true, secure, sameSite, path: '/', maxAge })
+}
+
+/** Node keeps the first of two Authorization headers and drops the other: only the raw list tells. */
+function authorizationOf (raw: readonly string[]): string | null {
+  let found: string | null = null
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i] as string // names stand at even places, each followed by its value
+    if (name.length !== 13 || (name !== 'Authorization' && name.toLowerCase() !== 'authorization')) continue
+    if (found !== null) throw new TokenMalformed()
+    found = raw[i + 1] as string
+  }
+  return found
+}
+
+function parsed (authorization: string): Credentials | null {
+  const [, scheme, token] = /^(bearer|dpop)(?: +(.*))?$/i.exec(authorization) ?? []
+  if (scheme === undefined) return null
+  if (!token) throw new TokenInvalid()
+  return { scheme: scheme.toLowerCase() === 'dpop' ? 'dpop' : 'bearer', token }
+}
+
+function cookieOf (request: FastifyRequest, name: string): string | undefined {
+  const header = request.raw.headers.cookie
+  // To look for the name first spares parsing the cookies of other services.
+  return header === undefined || !header.includes(name) ? undefined : parse(header)[name]
+}

@@ -1,0 +1,64 @@
+import { TokenValidation } from './errors.ts'
+import type { TokenStore } from './store.ts'
+
+/** Which JWT is meant where several issuers share the list. */
+export interface DenylistOptions {
+  /** The `iss` claim; ids of different issuers never meet. */
+  issuer?: string
+}
+
+/** Ids of JWTs, issued elsewhere, that are no longer to be accepted: each kept until its JWT expires by itself. */
+export class Denylist {
+  readonly stats = { added: 0, refused: 0 }
+  readonly #store: TokenStore
+
+  constructor (store: TokenStore) {
+    this.#store = store
+  }
+
+  /**
+   * Refuses a JWT from now on. Nothing is written where it has expired.
+   *
+   * @param jti the `jti` claim, 1 to 512 characters
+   * @param expiresAt ms since the epoch (`exp × 1000`)
+   * @returns false where it stood on the list already
+   * @throws {TokenValidation}
+   */
+  async add (jti: string, expiresAt: number, { issuer }: DenylistOptions = {}): Promise<boolean> {
+    checkJti(jti)
+    if (!Number.isSafeInteger(expiresAt)) throw new TokenValidation('expiresAt: is not a time in ms since the epoch (exp × 1000)')
+    if (expiresAt <= this.#store.now()) return false
+    const added = await this.#store.mark(purposeOf(issuer), keyOf(jti, issuer), expiresAt)
+    if (added) this.stats.added++
+    return added
+  }
+
+  /**
+   * Whether a JWT is refused. The memory store answers at once, others may give a promise.
+   *
+   * @param options `issuedAt`, ms since the epoch: refuses as well what is older than the list itself, which a restart may have emptied
+   */
+  has (jti: string, options?: DenylistOptions & { issuedAt?: number }): boolean | Promise<boolean> {
+    checkJti(jti)
+    const issuer = options?.issuer
+    const marked = this.#store.marked(purposeOf(issuer), keyOf(jti, issuer), options?.issuedAt)
+    return typeof marked === 'boolean' ? this.#counted(marked) : marked.then(late => this.#counted(late))
+  }
+
+  #counted (refused: boolean): boolean {
+    if (refused) this.stats.refused++
+    return refused
+  }
+}
+
+function checkJti (jti: string): void {
+  if (typeof jti !== 'string' || jti.length === 0 || jti.length > 512) throw new TokenValidation('jti: is not text of 1 to 512 characters')
+}
+
+function purposeOf (issuer: string | undefined): string {
+  return issuer === undefined ? 'denylist' : 'denylist of issuer'
+}
+
+function keyOf (jti: string, issuer: string | undefined): string {
+  return issuer === undefined ? jti : `${issuer.length}:${issuer}${jti}`
+}

@@ -1,0 +1,73 @@
+import type { FastifyPluginAsync } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Auth } from './auth.ts'
+import { completeStore } from './complete-store.ts'
+import { MemoryStore } from './memory-store/index.ts'
+import { resolveOptions, type TokenRegistryOptions } from './options.ts'
+import { TokenRegistry, type IssuedToken } from './registry.ts'
+import { wireRequests } from './request.ts'
+import type { RouteSession } from './route-session.ts'
+import type { TokenStore } from './store.ts'
+import { TokenMint } from './token.ts'
+import type { SessionData } from './validation.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    tokenRegistry: TokenRegistry
+    /** Set by a plugin that brings a store; token-registry then uses it. */
+    tokenStore?: TokenStore
+  }
+  interface FastifyRequest {
+    /** Who makes the request; null where a route asks for no session, or may do without. Frozen. */
+    readonly auth: Auth | null
+    /** Who makes the request. Throws `FST_TOKEN_MISSING` (401) where that is nobody. */
+    requireAuth (): Auth
+    /** Issues a session to the caller; ip address and user agent are taken from the request. */
+    startSession (data: SessionData): Promise<IssuedToken>
+    /** Replaces the token of the caller by its successor. Throws `FST_SESSION_NOT_ROTATABLE` for a JWT or an adopted token. */
+    rotateSession (): Promise<IssuedToken>
+    /** Ends the session of the caller; false where it had ended already. */
+    revokeSession (reason?: string): Promise<boolean>
+  }
+  interface FastifyContextConfig {
+    /** What the route asks for: true, a session; false (the default, unless the plugin was registered with another), nothing. */
+    session?: RouteSession
+  }
+}
+
+const tokenRegistry: FastifyPluginAsync<TokenRegistryOptions> = async (app, given) => {
+  const options = resolveOptions(given)
+  const mint = new TokenMint(options.secret)
+  const brought = given.store ?? app.tokenStore
+  const store = completeStore(brought ?? new MemoryStore())
+  const registry = new TokenRegistry(store, mint, options, (error, message) => app.log.error(error, message))
+
+  app.decorate('tokenRegistry', registry)
+  wireRequests(app, registry, options)
+
+  app.addHook('onClose', async () => {
+    await registry.close()
+    if (brought === undefined) await store.close()
+  })
+}
+
+export default fp(tokenRegistry, { name: 'token-registry', fastify: '5.x' })
+export { requireSession } from './request.ts'
+export { completeStore } from './complete-store.ts'
+export { memoryStore, MemoryStore, type MemoryStoreOptions } from './memory-store/index.ts'
+export { judgeRotation, generationValidUntil } from './rotation.ts'
+export { deadlineOf } from './record.ts'
+export { weakness } from './secret-strength.ts'
+export { milliseconds, DurationSchema, type Duration } from './duration.ts'
+export * from './errors.ts'
+export type * from './record.ts'
+export type * from './store.ts'
+export type { Auth, DeepReadonly } from './auth.ts'
+export type { HookContext, HookName, Hooks, Revocation, Rotation } from './hooks.ts'
+export type { ForeignToken, TokenType } from './opener.ts'
+export type { DpopCheck, TokenRegistryOptions } from './options.ts'
+export type { PartialStore, RequiredStore } from './complete-store.ts'
+export type { AdoptedToken, IssuedToken, ListQuery, RevokeAllOptions, RevokeOptions, TokenRegistry } from './registry.ts'
+export type { RouteSession, SessionRequirements } from './route-session.ts'
+export type { Candidate, SessionData, Validator, ValidatorOption } from './validation.ts'
+export type { Proof } from './verifier.ts'

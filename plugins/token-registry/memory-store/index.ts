@@ -1,0 +1,415 @@
+import { setImmediate } from 'node:timers/promises'
+import { SessionConflict, TokenValidation } from '../errors.ts'
+import { deadlineOf, type EndCause, type Ending, type SessionRecord, type Subject } from '../record.ts'
+import { judgeRotation } from '../rotation.ts'
+import type {
+  EndAllQuery, FoundSessions, InsertOptions, InsertOutcome, Page, Presented, RotateOutcome, SessionPatch, SessionQuery, SessionUse,
+  StoreHealth, TokenStore
+} from '../store.ts'
+import { subjectKey } from '../token.ts'
+import { Endings, endingOf } from './endings.ts'
+import { entryOf, matches, recordOf, scopeOf, type Entry, type SubjectEntries } from './entry.ts'
+import { choose } from './limits.ts'
+import { Marks } from './marks.ts'
+import { everyCharacter, ShardedMap } from './sharded-map.ts'
+
+export interface MemoryStoreOptions {
+  /** The clock, ms since the epoch; `Date.now` by default. */
+  now?: () => number
+  /** ms for which an ending is kept at least, a day by default */
+  keepEndings?: number
+  /** endings kept at most, 100,000 by default */
+  maxEndings?: number
+  /** ms between two passes that remove what has expired, 1 s by default */
+  sweepInterval?: number
+}
+
+/** ms that a slice of background work may take before others get their turn */
+const SLICE = 2
+const PAUSE = 20
+const ENDED_AT_ONCE = 5000
+
+/** Sessions in the memory of this process: about 800 bytes each with 300 bytes of meta. They are gone when the process ends. */
+export class MemoryStore implements TokenStore {
+  readonly name = 'memory'
+  readonly staleness = 0
+  readonly now: () => number
+  readonly #sessions = new ShardedMap<Entry>()
+  readonly #subjects = new ShardedMap<SubjectEntries>(everyCharacter)
+  readonly #endings: Endings
+  readonly #marks: Marks
+  readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
+  readonly #expireListeners = new Set<(session: SessionRecord, ending: Ending) => void>()
+  readonly #sweepInterval: number
+  readonly #bornAt: number
+  #sweepTimer: NodeJS.Timeout
+  #sequence = 0
+  #size = 0
+
+  constructor ({ now = Date.now, keepEndings = 86_400_000, maxEndings = 100_000, sweepInterval = 1000 }: MemoryStoreOptions = {}) {
+    this.now = now
+    this.#endings = new Endings(keepEndings, maxEndings)
+    this.#marks = new Marks(now)
+    this.#sweepInterval = sweepInterval
+    this.#bornAt = now()
+    this.#sweepTimer = this.#sweepLater(this.#pass(), sweepInterval)
+  }
+
+  async insert (records: readonly SessionRecord[], { limits = [], op }: InsertOptions): Promise<InsertOutcome> {
+    const outcome: InsertOutcome = { inserted: [], evicted: [], refused: [] }
+    const stored = new Map<SessionRecord, Entry>()
+
+    for (const own of bySubject(records)) {
+      const subject = this.#subjectOf(own[0] as SessionRecord)
+      const before = this.#storedBefore(own, subject, op)
+      if (before !== null) {
+        own.forEach((record, index) => stored.set(record, before[index] as Entry))
+        const evicted = this.#endings.of(op).filter(({ entry }) => entry.subject.key === subject.key)
+        outcome.evicted.push(...evicted.map(({ entry }) => recordOf(entry)))
+        continue
+      }
+      const { victims, refused } = choose(limits.length === 0 ? [] : this.#liveOf(subject), own, limits)
+      const refusal = this.#refusal(own, subject) ?? refused
+      if (refusal !== null) {
+        outcome.refused.push({ ...refusal, tenant: subject.tenant, sub: subject.sub, ids: own.map(({ id }) => id) })
+        continue
+      }
+      outcome.evicted.push(...this.#endEntries(victims, { reason: 'limit', by: null, op }))
+      for (const record of own) stored.set(record, this.#add(record, subject))
+    }
+
+    for (const record of records) {
+      const entry = stored.get(record)
+      if (entry !== undefined) outcome.inserted.push(recordOf(entry))
+    }
+    return outcome
+  }
+
+  async get (id: string): Promise<SessionRecord | null> {
+    const entry = this.#live(id)
+    return entry === undefined ? null : recordOf(entry)
+  }
+
+  async update (id: string, patch: SessionPatch, revision?: number): Promise<SessionRecord | null> {
+    const entry = this.#live(id)
+    if (entry === undefined) return null
+
+    const meta = patch.meta === undefined ? entry.meta : JSON.stringify(patch.meta)
+    const scope = patch.scope === undefined ? entry.scope : scopeOf(patch.scope)
+    const idleTimeout = patch.idleTimeout === undefined ? entry.idleTimeout : patch.idleTimeout
+    const version = patch.version ?? entry.version
+    if (revision !== undefined && revision !== entry.revision) {
+      // A repeated update finds its own work done.
+      const done = revision === entry.revision - 1 && meta === entry.meta && idleTimeout === entry.idleTimeout &&
+        version === entry.version && scope.join(' ') === entry.scope.join(' ')
+      if (done) return recordOf(entry)
+      throw new SessionConflict()
+    }
+
+    Object.assign(entry, { meta, scope, idleTimeout, version, revision: entry.revision + 1 })
+    this.#invalidate([id])
+    return recordOf(entry)
+  }
+
+  async rotate (id: string, presented: Presented, op: string): Promise<RotateOutcome> {
+    const entry = this.#live(id)
+    if (entry === undefined) return this.#endedSince(id, op)
+
+    const now = this.now()
+    const verdict = judgeRotation(entry, presented, op, now)
+    switch (verdict) {
+      case 'unknown':
+        return { status: 'unknown' }
+      case 'client': case 'binding':
+        return { status: 'refused', by: verdict }
+      case 'again':
+        return { status: 'rotated', session: recordOf(entry), recovered: false }
+      case 'repeat':
+        return { status: 'repeated', session: recordOf(entry) }
+      case 'reuse_recent': case 'reuse_stale': {
+        this.#endEntries([entry, ...this.#cameOf(entry)], { reason: verdict, by: presented.by, op })
+        return this.#endedSince(id, op)
+      }
+      case 'advance': case 'recover':
+        Object.assign(entry, { generation: presented.generation + 1, kid: presented.kid, rotatedAt: now, lastUsedAt: Math.max(entry.lastUsedAt, now), op })
+        this.#invalidate([id])
+        return { status: 'rotated', session: recordOf(entry), recovered: verdict === 'recover' }
+    }
+  }
+
+  async touch (uses: readonly SessionUse[]): Promise<void> {
+    for (const { id, at } of uses) {
+      const entry = this.#live(id)
+      if (entry !== undefined && at > entry.lastUsedAt) entry.lastUsedAt = at
+    }
+  }
+
+  async end (ids: readonly string[], cause: EndCause): Promise<SessionRecord[]> {
+    const ended: SessionRecord[] = []
+    for (const id of new Set(ids)) {
+      const entry = this.#live(id)
+      const before = this.#endings.get(id)
+      if (entry !== undefined) ended.push(...this.#endEntries([entry], cause))
+      else if (before?.cause.op === cause.op) ended.push(recordOf(before.entry))
+    }
+    return ended
+  }
+
+  async endAll ({ tenant, sub, except = [] }: EndAllQuery, cause: EndCause, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
+    const before = this.#endings.of(cause.op)
+    const [first] = before
+    if (first !== undefined) {
+      told?.(before.map(({ entry }) => recordOf(entry)), first.at)
+      return before.filter(({ entry }) => entry.use !== 'once').length
+    }
+
+    const subject = this.#subjects.get(subjectKey({ tenant, sub }))
+    if (subject === undefined) return 0
+
+    // All are found before any is ended: what is issued from here on is not among them.
+    const kept = new Set(except)
+    const doomed = [...subject.entries].filter(({ id }) => !kept.has(id))
+
+    let count = 0
+    for (let start = 0; start < doomed.length; start += ENDED_AT_ONCE) {
+      if (start > 0) await setImmediate()
+      const slice = doomed.slice(start, start + ENDED_AT_ONCE).filter(entry => this.#isLive(entry))
+      const ended = this.#endEntries(slice, cause, told !== undefined)
+      count += slice.reduce((sum, { use }) => use === 'once' ? sum : sum + 1, 0)
+      told?.(ended, this.now())
+    }
+    return count
+  }
+
+  async ending (id: string): Promise<Ending | null> {
+    // An expiry that nobody noticed is noticed now.
+    this.#live(id)
+    const tombstone = this.#endings.get(id)
+    return tombstone === undefined ? null : endingOf(tombstone)
+  }
+
+  async find (query: SessionQuery, { limit, cursor = null }: Page): Promise<FoundSessions> {
+    const before = sequenceOf(cursor)
+    let found: Entry[] = []
+    await this.#search(query, entry => {
+      if (entry.sequence >= before) return
+      found.push(entry)
+      // Enough for two pages: keep the newest of them, and look on.
+      if (found.length > 2 * limit) found = newest(found, limit + 1)
+    })
+    found = newest(found, limit + 1)
+    const last = found[limit - 1]
+    const more = found.length > limit && last !== undefined
+    return { sessions: found.slice(0, limit).map(recordOf), cursor: more ? last.sequence.toString(36) : null }
+  }
+
+  async count (query: SessionQuery): Promise<number> {
+    let count = 0
+    await this.#search(query, () => count++)
+    return count
+  }
+
+  async mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
+    return this.#marks.add(purpose, key, expiresAt)
+  }
+
+  marked (purpose: string, key: string, issuedAt?: number): boolean {
+    return this.#marks.has(purpose, key) || (issuedAt !== undefined && issuedAt < this.#bornAt)
+  }
+
+  onInvalidate (listener: (ids: readonly string[] | 'all') => void): () => void {
+    this.#invalidateListeners.add(listener)
+    return () => { this.#invalidateListeners.delete(listener) }
+  }
+
+  onExpire (listener: (session: SessionRecord, ending: Ending) => void): () => void {
+    this.#expireListeners.add(listener)
+    return () => { this.#expireListeners.delete(listener) }
+  }
+
+  async health (): Promise<StoreHealth> {
+    return { status: 'ok', latency: 0, sessions: this.#size }
+  }
+
+  async close (): Promise<void> {
+    clearTimeout(this.#sweepTimer)
+    this.#sessions.clear()
+    this.#subjects.clear()
+    this.#marks.clear()
+    this.#size = 0
+  }
+
+  /** The entry of a session that lives; what has expired is ended on sight. */
+  #live (id: string): Entry | undefined {
+    const entry = this.#sessions.get(id)
+    if (entry === undefined || deadlineOf(entry) > this.now()) return entry
+    this.#expire(entry)
+    return undefined
+  }
+
+  #known (id: string): Entry | undefined {
+    return this.#live(id) ?? this.#endings.get(id)?.entry
+  }
+
+  #isLive (entry: Entry): boolean {
+    return this.#live(entry.id) === entry
+  }
+
+  #liveOf (subject: SubjectEntries): Entry[] {
+    return [...subject.entries].filter(entry => this.#isLive(entry))
+  }
+
+  #add (record: SessionRecord, subject: SubjectEntries): Entry {
+    const entry = entryOf(record, subject, ++this.#sequence)
+    this.#sessions.set(entry.id, entry)
+    this.#subjects.set(subject.key, subject)
+    subject.entries.add(entry)
+    this.#size++
+    return entry
+  }
+
+  /** What this very operation stored already, also where it has ended since: a repetition revives nothing. */
+  #storedBefore (records: readonly SessionRecord[], subject: SubjectEntries, op: string): Entry[] | null {
+    const entries: Entry[] = []
+    for (const { id } of records) {
+      const entry = this.#known(id)
+      if (entry?.op !== op || entry.subject.key !== subject.key) return null
+      entries.push(entry)
+    }
+    return entries
+  }
+
+  #refusal (records: readonly SessionRecord[], subject: SubjectEntries): { reason: 'exists' | 'origin', id: string } | null {
+    const ids = new Set<string>()
+    for (const { id, origin } of records) {
+      if (ids.has(id) || this.#known(id) !== undefined) return { reason: 'exists', id }
+      if (origin !== null && !this.#isConsumed(origin, subject)) return { reason: 'origin', id: origin }
+      ids.add(id)
+    }
+    return null
+  }
+
+  #isConsumed (origin: string, subject: SubjectEntries): boolean {
+    const entry = this.#live(origin)
+    return entry?.use === 'once' && entry.generation > 0 && entry.subject.key === subject.key
+  }
+
+  /** Not in the index before its first session is. */
+  #subjectOf ({ tenant, sub }: Subject): SubjectEntries {
+    const key = subjectKey({ tenant, sub })
+    return this.#subjects.get(key) ?? { key, tenant, sub, entries: new Set() }
+  }
+
+  #cameOf (origin: Entry): Entry[] {
+    return origin.use === 'once' ? [...origin.subject.entries].filter(entry => entry.origin === origin.id) : []
+  }
+
+  /** The answer for a session that does not live: the first one again where the operation is repeated. */
+  #endedSince (id: string, op: string): RotateOutcome {
+    const tombstone = this.#endings.get(id)
+    if (tombstone?.entry.op === op) return { status: 'rotated', session: recordOf(tombstone.entry), recovered: false }
+    if (tombstone?.cause.op !== op) return { status: 'unknown' }
+    return { status: 'reused', ending: endingOf(tombstone), ended: this.#endings.of(op).map(({ entry }) => recordOf(entry)) }
+  }
+
+  #endEntries (entries: readonly Entry[], cause: EndCause, wantRecords = true): SessionRecord[] {
+    const at = this.now()
+    const ids: string[] = []
+    for (const entry of entries) {
+      this.#remove(entry)
+      this.#endings.add({ entry, cause, at }, at)
+      ids.push(entry.id)
+    }
+    if (ids.length > 0) this.#invalidate(ids)
+    return wantRecords ? entries.map(recordOf) : []
+  }
+
+  #expire (entry: Entry): void {
+    const at = deadlineOf(entry)
+    const reason = at === entry.expiresAt ? 'expired' : 'idle'
+    const tombstone = { entry, cause: { reason, by: null, op: `${reason}:${entry.id}` }, at }
+    this.#remove(entry)
+    this.#endings.add(tombstone, this.now())
+    this.#invalidate([entry.id])
+    for (const listener of this.#expireListeners) listener(recordOf(entry), endingOf(tombstone))
+  }
+
+  #remove (entry: Entry): void {
+    if (this.#sessions.delete(entry.id)) this.#size--
+    const { subject } = entry
+    subject.entries.delete(entry)
+    if (subject.entries.size === 0) this.#subjects.delete(subject.key)
+  }
+
+  #invalidate (ids: readonly string[]): void {
+    for (const listener of this.#invalidateListeners) listener(ids)
+  }
+
+  /** Gives each session that is asked for to `visit`: those of a subject at once, a search through all in slices. */
+  async #search ({ tenant, sub, ...rest }: SessionQuery, visit: (entry: Entry) => void): Promise<void> {
+    if (sub !== undefined && tenant !== undefined) {
+      const subject = this.#subjects.get(subjectKey({ tenant, sub }))
+      for (const entry of subject?.entries ?? []) if (matches(entry, rest) && this.#isLive(entry)) visit(entry)
+      return
+    }
+    let until = performance.now() + SLICE
+    for (const [, entry] of this.#sessions) {
+      if (performance.now() > until) {
+        await setImmediate()
+        until = performance.now() + SLICE
+      }
+      const { subject } = entry
+      if ((tenant === undefined || subject.tenant === tenant) && (sub === undefined || subject.sub === sub) && matches(entry, rest) && this.#isLive(entry)) visit(entry)
+    }
+  }
+
+  /** Looks at everything that is kept, a piece a step; what has expired goes. */
+  * #pass (): Generator<undefined, undefined> {
+    for (const [id] of this.#sessions) {
+      this.#live(id)
+      yield
+    }
+    yield * this.#marks.sweep()
+  }
+
+  #sweepLater (pass: Generator<undefined, undefined>, delay: number): NodeJS.Timeout {
+    this.#sweepTimer = setTimeout(() => {
+      this.#endings.age(this.now())
+      const until = performance.now() + SLICE
+      let done = false
+      while (!done && performance.now() < until) done = pass.next().done === true
+      if (done) this.#sweepLater(this.#pass(), this.#sweepInterval)
+      else this.#sweepLater(pass, PAUSE)
+    }, delay).unref()
+    return this.#sweepTimer
+  }
+}
+
+/** @see MemoryStore */
+export function memoryStore (options?: MemoryStoreOptions): MemoryStore {
+  return new MemoryStore(options)
+}
+
+function bySubject (records: readonly SessionRecord[]): Iterable<readonly SessionRecord[]> {
+  const [first] = records
+  if (records.length === 1 && first !== undefined) return [[first]]
+  const groups = new Map<string, SessionRecord[]>()
+  for (const record of records) {
+    const key = subjectKey(record)
+    const group = groups.get(key)
+    if (group === undefined) groups.set(key, [record])
+    else group.push(record)
+  }
+  return groups.values()
+}
+
+function newest (entries: Entry[], count: number): Entry[] {
+  return entries.sort((a, b) => b.sequence - a.sequence).slice(0, count)
+}
+
+function sequenceOf (cursor: string | null): number {
+  if (cursor === null) return Infinity
+  const sequence = /^[0-9a-z]{1,10}$/.test(cursor) ? parseInt(cursor, 36) : NaN
+  if (!Number.isSafeInteger(sequence)) throw new TokenValidation('cursor is not one that a list gave: pass it on as it came')
+  return sequence
+}

@@ -1,0 +1,442 @@
+import { randomBytes } from 'node:crypto'
+import { BoundedStore } from './bounded-store.ts'
+import type { Auth } from './auth.ts'
+import type { CachedToken } from './cache.ts'
+import { Denylist } from './denylist.ts'
+import { milliseconds, type Duration } from './duration.ts'
+import { SessionLimitReached, TokenExists, TokenInvalid, TokenReused, TokenValidation } from './errors.ts'
+import { HookRunner, type HookContext, type HookName, type Hooks, type Revocation } from './hooks.ts'
+import { TokenOpener, type TokenType } from './opener.ts'
+import type { RegistryOptions } from './options.ts'
+import type { Ending, EndReason, SessionRecord } from './record.ts'
+import { Stats } from './stats.ts'
+import type { FoundSessions, InsertRefusal, RotateOutcome, SessionQuery, StoreHealth, TokenStore } from './store.ts'
+import { adoptedId, isAdoptable, looksLikeOurs, type OpenedToken, type TokenMint } from './token.ts'
+import { checkAdopted, checkQuery, checkRevocation, patchOf, validatorOf, type SessionChange, type SessionData, type Validator } from './validation.ts'
+import { Verifier, type Proof } from './verifier.ts'
+
+export interface IssuedToken {
+  /** Kept nowhere: this is the only time that it is seen. */
+  token: string
+  session: SessionRecord
+}
+
+/** A token that the caller made, and what is to be kept of it. */
+export interface AdoptedToken {
+  token: string
+  data: SessionData
+  /** The `ttl` option of the plugin where it is left out. */
+  ttl?: Duration
+}
+
+export interface ListQuery extends SessionQuery {
+  /** Every tenant; else `tenant`, which is `''` by default. */
+  allTenants?: boolean
+  /** 1 to 500, 100 by default */
+  limit?: number
+  cursor?: string | null
+}
+
+export interface RevokeOptions {
+  /** Only where the session is this subject's. */
+  sub?: string
+  /** `''` by default; goes with `sub` */
+  tenant?: string
+  /** Who does it, for the ending. */
+  by?: string | null
+}
+
+export interface RevokeAllOptions {
+  sub: string
+  /** `''` by default */
+  tenant?: string
+  /** ids of sessions to keep */
+  except?: readonly string[]
+  reason?: EndReason
+  by?: string | null
+}
+
+const MAX_BATCH = 10_000
+const ID = /^[A-Za-z0-9_-]{24}$/
+
+/** A record of every session and token that a service issues. */
+export class TokenRegistry {
+  readonly denylist: Denylist
+  readonly stats = new Stats()
+  readonly #store: TokenStore
+  readonly #mint: TokenMint
+  readonly #options: RegistryOptions
+  readonly #hooks: HookRunner
+  readonly #opener: TokenOpener
+  readonly #verifier: Verifier
+  readonly #validate: Validator
+  readonly #unsubscribe: ReadonlyArray<() => void>
+  readonly #opPrefix = randomBytes(9).toString('base64url')
+  #operations = 0
+
+  /** @param log is told failures that no caller sees */
+  constructor (store: TokenStore, mint: TokenMint, options: RegistryOptions, log: (error: unknown, message: string) => void) {
+    this.#hooks = new HookRunner(options.hookTimeout, log)
+    this.#store = new BoundedStore(store, options.operationTimeout, (error, operation) => this.#hooks.tell('onError', error, { operation }))
+    this.#mint = mint
+    this.#options = options
+    this.#validate = validatorOf(options.validator, options.hookTimeout)
+    this.#opener = new TokenOpener(mint, options.operationTimeout)
+    this.#verifier = new Verifier(this.#store, this.#opener, this.#hooks, this.stats, { ...options, newContext: operation => this.#context(operation), log })
+    this.#unsubscribe = [
+      store.onInvalidate(ids => this.#verifier.invalidate(ids)),
+      store.onExpire((session, ending) => this.#tellEnded([session], ending))
+    ]
+    this.denylist = new Denylist(this.#store)
+    this.stats.register('denylist', () => ({ ...this.denylist.stats }))
+  }
+
+  /** The clock that sessions live by, ms since the epoch. */
+  now (): number {
+    return this.#store.now()
+  }
+
+  /**
+   * Mints a token and records its session.
+   *
+   * @throws `FST_TOKEN_VALIDATION`, `FST_SESSION_LIMIT`, `FST_TOKEN_REUSED` where the one-time token of its `origin` was, `FST_STORE_*`, what a `preSave` hook throws
+   * @example
+   * const { token, session } = await fastify.tokenRegistry.issue({ sub: 'alice', ttl: '12h' })
+   */
+  async issue (data: SessionData): Promise<IssuedToken> {
+    const context = this.#context('issue')
+    const checked = await this.#checked(data, null, context)
+    const { token, id } = this.#mint.mint(checked.use ?? 'session', { tenant: checked.tenant ?? '', sub: checked.sub })
+    const session = await this.#insertOne(this.#recordOf(id, checked, context, this.#mint.kid), context)
+    return { token, session }
+  }
+
+  /**
+   * Adopts a token that the caller made. Only a digest of it is kept.
+   *
+   * @param token 8 to 512 characters, not of the form of the registry's own
+   * @param ttl until when it is valid; `data.ttl`, then the `ttl` option of the plugin, where it is left out
+   * @throws `FST_TOKEN_VALIDATION`, `FST_TOKEN_EXISTS`, `FST_SESSION_LIMIT`, `FST_STORE_*`, what a `preSave` hook throws
+   */
+  async save (token: string, data: SessionData, ttl?: Duration): Promise<SessionRecord> {
+    const context = this.#context('save')
+    const record = await this.#adopted(ttl === undefined ? { token, data } : { token, data, ttl }, context)
+    return await this.#insertOne(record, context)
+  }
+
+  /**
+   * Adopts many tokens in one round trip. All are checked before any is stored; a subject's are stored all or none.
+   *
+   * @param list at most 10,000
+   * @returns the sessions, in the order given
+   * @throws as `save`; where a subject's tokens are refused, those of the others are stored and stand in the error's `saved`
+   */
+  async saveBatch (list: readonly AdoptedToken[]): Promise<SessionRecord[]> {
+    if (!Array.isArray(list) || list.length > MAX_BATCH) throw new TokenValidation(`the batch is not a list of at most ${MAX_BATCH} tokens`)
+    if (list.length === 0) return []
+    const context = this.#context('save')
+    const records: SessionRecord[] = []
+    for (const [index, item] of list.entries()) {
+      records.push(await this.#adopted(item, context).catch((error: unknown) => {
+        if (error instanceof TokenValidation) throw new TokenValidation(`token ${index + 1} of ${list.length}: ${error.message}`)
+        throw error
+      }))
+    }
+    return await this.#insert(records, context)
+  }
+
+  /**
+   * Who presents a token, as the request hook finds it.
+   *
+   * @throws `FST_TOKEN_MISSING`, `FST_TOKEN_INVALID`, `FST_TOKEN_EXPIRED`, `FST_TOKEN_REVOKED`, `FST_TOKEN_REUSED`, `FST_STORE_*`
+   */
+  async verify (token: string, proof: Proof = {}): Promise<Auth> {
+    return await this.#verifier.verify(token, proof)
+  }
+
+  /**
+   * The part of `verify` that needs no store, and does not look at a binding.
+   *
+   * @internal
+   */
+  cached (token: string): CachedToken | undefined {
+    return this.#verifier.cached(token)
+  }
+
+  /**
+   * What a token proved when the store was last heard of, at most `age` ms ago.
+   *
+   * @internal
+   */
+  stale (token: string, age: number): CachedToken | undefined {
+    return this.#verifier.stale(token, age)
+  }
+
+  /** The session that a token of any use stands for; null where it is none, or no longer. */
+  async get (token: string): Promise<SessionRecord | null> {
+    return await this.#verifier.get(token)
+  }
+
+  /** The session of an id, of any use; null where there is none, or no longer. */
+  async getById (id: string): Promise<SessionRecord | null> {
+    return ID.test(id) ? await this.#verifier.getById(id, 'get') : null
+  }
+
+  /**
+   * Changes what a service keeps with a session: `meta`, `scope`, `idleTimeout`, `version`, each as a whole.
+   *
+   * @param revision changes it only where this is its revision still
+   * @returns the session as it is now; null where it does not live
+   * @throws `FST_SESSION_CONFLICT`, `FST_TOKEN_VALIDATION`, `FST_STORE_*`
+   */
+  async update (id: string, change: SessionChange, revision?: number): Promise<SessionRecord | null> {
+    const patch = patchOf(change)
+    return ID.test(id) ? await this.#store.update(id, patch, revision) : null
+  }
+
+  /**
+   * Replaces a token by its successor. The replaced one gives the same successor again within `reuseWindow`; later it ends the session.
+   *
+   * @throws `FST_TOKEN_INVALID`, `FST_TOKEN_EXPIRED`, `FST_TOKEN_REVOKED`, `FST_TOKEN_REUSED`, `FST_STORE_*`, what a `preRotate` hook throws
+   */
+  async rotate (token: string, proof: Proof = {}): Promise<IssuedToken> {
+    const opened = this.#mint.open(token)
+    if (opened === null || opened.use === 'once') throw new TokenInvalid()
+    const session = await this.#advance(opened, proof, this.#context('rotate'))
+    return { token: this.#mint.successor(token, session.generation, session.kid), session }
+  }
+
+  /**
+   * Takes a one-time token: the first to present it wins, a second one ends what came of it.
+   *
+   * @returns the record of the token; give its id as `origin` to what is issued for it
+   * @throws as `rotate`
+   */
+  async consume (token: string, proof: Proof = {}): Promise<SessionRecord> {
+    const opened = looksLikeOurs(token) ? this.#mint.open(token) : { id: adoptedId(token), use: 'once' as const, generation: 0 }
+    if (opened?.use !== 'once' || !isAdoptable(token)) throw new TokenInvalid()
+    return await this.#advance(opened, proof, this.#context('consume'))
+  }
+
+  /**
+   * Ends the session that a token stands for.
+   *
+   * @returns false where nothing was there to end
+   */
+  async revoke (token: string, reason: EndReason = 'revoked', { by = null }: Pick<RevokeOptions, 'by'> = {}): Promise<boolean> {
+    checkRevocation({ reason, by })
+    const claim = await this.#opener.tryOpen(token)
+    return claim !== null && await this.#end(claim.id, reason, by)
+  }
+
+  /**
+   * Ends a session.
+   *
+   * @returns false where nothing was there to end, or it is not the session of the subject that is named
+   */
+  async revokeById (id: string, reason: EndReason = 'revoked', { sub, tenant = '', by = null }: RevokeOptions = {}): Promise<boolean> {
+    checkRevocation({ reason, by })
+    if (!ID.test(id)) return false
+    if (sub !== undefined) {
+      // Whose a session is never changes: to look first is no race.
+      const session = await this.#store.get(id)
+      if (session?.sub !== sub || session.tenant !== tenant) return false
+    }
+    return await this.#end(id, reason, by)
+  }
+
+  /**
+   * Ends every session and one-time token of a subject that exists when it is called; what is issued meanwhile stays.
+   *
+   * @returns how many sessions were ended, when they are
+   */
+  async revokeAll ({ sub, tenant = '', except = [], reason = 'revoked', by = null }: RevokeAllOptions): Promise<number> {
+    checkRevocation({ reason, by, except, subject: { sub, tenant } })
+    const context = this.#context('revokeAll')
+    const revocation: Revocation = { subject: { sub, tenant }, except, reason, by }
+    if (this.#hooks.has('preRevoke')) await this.#hooks.before('preRevoke', revocation, context)
+
+    const cause = { reason, by, op: context.op }
+    const tell = (ended: SessionRecord[], at: number) => {
+      for (const session of ended) this.#hooks.tell('onEnd', session, { id: session.id, tenant, sub, ...cause, at })
+    }
+    const count = await this.#store.endAll({ sub, tenant, except }, cause, this.#hooks.has('onEnd') ? tell : undefined).catch(error => {
+      // Nobody knows which were ended: nothing is served from the cache before it was read again.
+      this.#verifier.invalidate('all')
+      throw error
+    })
+    if (count === 0) return 0
+    this.stats.countEnded(reason, count)
+    if (this.#hooks.has('postRevoke')) await this.#hooks.after('postRevoke', { ...revocation, count }, context)
+    return count
+  }
+
+  /** Sessions, newest first, a page at a time. One-time tokens are not listed. */
+  async list ({ limit = 100, cursor = null, ...query }: ListQuery): Promise<FoundSessions> {
+    if (!Number.isInteger(limit) || limit < 1 || limit > 500) throw new TokenValidation(`limit: is ${String(limit)}, it may be 1 to 500`)
+    return await this.#store.find(queryOf(query), { limit, cursor })
+  }
+
+  /** How many sessions there are. One-time tokens do not count. */
+  async count (query: Omit<ListQuery, 'limit' | 'cursor'>): Promise<number> {
+    return await this.#store.count(queryOf(query))
+  }
+
+  /** Why a session is no more; null while it lives, and when that is no longer kept. */
+  async explain (id: string): Promise<Ending | null> {
+    return ID.test(id) ? await this.#store.ending(id) : null
+  }
+
+  /** Lets another kind of token prove sessions. The request hook, its cache and revocation then serve it as they serve the registry's own. */
+  addTokenType (type: TokenType): void {
+    this.#opener.add(type)
+  }
+
+  /**
+   * Runs a function before or after operations.
+   *
+   * @param options `priority`: lower runs first, 0 by default; equal ones in the order in which they were added
+   */
+  addHook<Name extends HookName> (name: Name, run: Hooks[Name], { priority = 0 }: { priority?: number } = {}): void {
+    this.#hooks.add(name, run, priority)
+  }
+
+  /** Never rejects: a store that does not answer is `fail`. */
+  async health (): Promise<StoreHealth> {
+    return await this.#store.health()
+  }
+
+  /** Writes what waits, and lets go of the store without closing it. */
+  async close (): Promise<void> {
+    for (const stop of this.#unsubscribe) stop()
+    await this.#verifier.close()
+    await this.#hooks.settled()
+  }
+
+  #context (operation: HookContext['operation']): HookContext {
+    return { operation, op: this.#opPrefix + (this.#operations++).toString(36) }
+  }
+
+  async #checked (data: SessionData, token: string | null, context: HookContext): Promise<SessionData> {
+    await this.#validate({ data, token })
+    if (!this.#hooks.has('preSave')) return data
+    const changed = await this.#hooks.preSave(data, context)
+    await this.#validate({ data: changed, token })
+    return changed
+  }
+
+  async #adopted ({ token, data, ttl }: AdoptedToken, context: HookContext): Promise<SessionRecord> {
+    checkAdopted(token)
+    const checked = await this.#checked(ttl === undefined ? data : { ...data, ttl }, token, context)
+    if (checked.use === 'refresh') throw new TokenValidation('use: is "refresh", but only a token of the registry\'s own can be rotated')
+    return this.#recordOf(adoptedId(token), checked, context, null)
+  }
+
+  #recordOf (id: string, data: SessionData, { op }: HookContext, kid: number | null): SessionRecord {
+    const now = this.#store.now()
+    const idleTimeout = data.idleTimeout === undefined ? this.#options.idleTimeout : data.idleTimeout
+    const record: SessionRecord = {
+      id,
+      tenant: data.tenant ?? '',
+      sub: data.sub,
+      client: data.client ?? null,
+      use: data.use ?? 'session',
+      scope: data.scope ?? [],
+      generation: 0,
+      revision: 0,
+      issuedAt: now,
+      expiresAt: now + milliseconds(data.ttl ?? this.#options.ttl),
+      idleTimeout: idleTimeout === null ? null : milliseconds(idleTimeout),
+      lastUsedAt: now,
+      rotatedAt: null,
+      origin: data.origin ?? null,
+      binding: data.binding ?? null,
+      meta: data.meta ?? {},
+      kid,
+      op
+    }
+    if (data.version !== undefined) record.version = data.version
+    return record
+  }
+
+  async #insertOne (record: SessionRecord, context: HookContext): Promise<SessionRecord> {
+    const [session] = await this.#insert([record], context)
+    if (session === undefined) throw new TypeError('the store inserted nothing and refused nothing')
+    return session
+  }
+
+  async #insert (records: readonly SessionRecord[], context: HookContext): Promise<SessionRecord[]> {
+    const { op } = context
+    const { inserted, evicted, refused } = await this.#store.insert(records, { op })
+    this.stats.issued += inserted.length
+    this.#tellEnded(evicted, { reason: 'limit', by: null, op, at: this.now() })
+    if (this.#hooks.has('postSave')) for (const session of inserted) await this.#hooks.after('postSave', session, context)
+    const [refusal] = refused
+    if (refusal !== undefined) throw Object.assign(refusalError(refusal), { saved: inserted })
+    return inserted
+  }
+
+  /** Rotates or consumes, and says why not. */
+  async #advance ({ id, use, generation }: Pick<OpenedToken, 'id' | 'use' | 'generation'>, { client, binding = null }: Proof, context: HookContext): Promise<SessionRecord> {
+    if (this.#hooks.has('preRotate')) await this.#hooks.before('preRotate', { id, generation, client: client ?? null }, context)
+    const once = use === 'once'
+    const presented = { once, generation, kid: this.#mint.kid, binding, reuseWindow: once ? 0 : this.#options.reuseWindow, by: null }
+    const outcome = await this.#store.rotate(id, client === undefined ? presented : { ...presented, client }, context.op)
+    return await this.#rotated(outcome, id, context)
+  }
+
+  async #rotated (outcome: RotateOutcome, id: string, context: HookContext): Promise<SessionRecord> {
+    switch (outcome.status) {
+      case 'rotated':
+        this.stats.rotated++
+        if (outcome.recovered) this.stats.recovered++
+        if (this.#hooks.has('postRotate')) await this.#hooks.after('postRotate', outcome.session, context)
+        return outcome.session
+      case 'repeated':
+        return outcome.session
+      case 'reused': {
+        this.stats.reused++
+        this.#tellEnded(outcome.ended, outcome.ending)
+        const [session] = outcome.ended
+        if (session !== undefined) this.#hooks.tell('onReuse', session, outcome.ending)
+        throw new TokenReused()
+      }
+      case 'refused':
+        throw new TokenInvalid()
+      case 'unknown':
+        throw await this.#verifier.whyGone(id)
+    }
+  }
+
+  async #end (id: string, reason: EndReason, by: string | null): Promise<boolean> {
+    const context = this.#context('revoke')
+    const revocation: Revocation = { id, reason, by }
+    if (this.#hooks.has('preRevoke')) await this.#hooks.before('preRevoke', revocation, context)
+    // Where the store did not answer it may have ended the session all the same: this process no longer serves it.
+    const ended = await this.#store.end([id], { reason, by, op: context.op }).finally(() => this.#verifier.invalidate([id]))
+    this.#tellEnded(ended, { reason, by, op: context.op, at: this.now() })
+    if (ended.length > 0 && this.#hooks.has('postRevoke')) await this.#hooks.after('postRevoke', { ...revocation, count: ended.length }, context)
+    return ended.length > 0
+  }
+
+  #tellEnded (ended: readonly SessionRecord[], { reason, by, op, at }: Pick<Ending, 'reason' | 'by' | 'op' | 'at'>): void {
+    for (const session of ended) {
+      this.stats.countEnded(reason)
+      const { id, tenant, sub } = session
+      this.#hooks.tell('onEnd', session, { id, tenant, sub, reason, by, op, at })
+    }
+  }
+}
+
+function queryOf ({ allTenants = false, tenant = '', ...query }: ListQuery): SessionQuery {
+  checkQuery({ ...query, tenant })
+  return allTenants ? query : { ...query, tenant }
+}
+
+function refusalError (refusal: InsertRefusal): Error {
+  switch (refusal.reason) {
+    case 'exists': return new TokenExists(refusal.id)
+    case 'limit': return new SessionLimitReached(refusal.limit.name, refusal.limit.max)
+    case 'origin': return new TokenReused()
+  }
+}

@@ -1,0 +1,131 @@
+import { authFrom, type Auth } from './auth.ts'
+import { SessionCache, type CachedToken, type Read } from './cache.ts'
+import { TokenExpired, TokenInvalid, TokenReused, TokenRevoked } from './errors.ts'
+import type { HookContext, HookRunner } from './hooks.ts'
+import { LastUse } from './last-use.ts'
+import type { Ending, SessionRecord } from './record.ts'
+import { authenticates, provesUntil, type Claim, type TokenOpener } from './opener.ts'
+import type { Stats } from './stats.ts'
+import type { TokenStore } from './store.ts'
+
+/** Who presents a token, besides the token itself. */
+export interface Proof {
+  /** The OAuth client; not compared where it is left out. */
+  client?: string | null
+  /** RFC 7638 thumbprint of the key that the caller proved to hold. */
+  binding?: string | null
+}
+
+export interface VerifierOptions {
+  cache: { max: number, maxStaleness: number }
+  /** ms */
+  reuseWindow: number
+  newContext: (operation: HookContext['operation']) => HookContext
+  log: (error: unknown, message: string) => void
+}
+
+/** From a token to who presents it: cache → store → cache. */
+export class Verifier {
+  readonly #store: TokenStore
+  readonly #opener: TokenOpener
+  readonly #hooks: HookRunner
+  readonly #stats: Stats
+  readonly #options: VerifierOptions
+  readonly #cache: SessionCache
+  readonly #lastUse: LastUse
+
+  constructor (store: TokenStore, opener: TokenOpener, hooks: HookRunner, stats: Stats, options: VerifierOptions) {
+    this.#store = store
+    this.#opener = opener
+    this.#hooks = hooks
+    this.#stats = stats
+    this.#options = options
+    this.#cache = new SessionCache(store, options.cache.max, options.cache.maxStaleness)
+    // A use that could not be written is noted again by the next one.
+    this.#lastUse = new LastUse(async uses => await store.touch(uses).catch(error => options.log(error, 'last uses were not written')))
+    stats.register('cache', () => ({ ...this.#cache.stats, ...this.#cache.sizes }))
+  }
+
+  invalidate (ids: readonly string[] | 'all'): void {
+    this.#cache.invalidate(ids)
+  }
+
+  /** The part of `verify` that needs no store: what a token proves, where that is known for certain. A binding is not looked at. */
+  cached (token: string): CachedToken | undefined {
+    const hit = this.#cache.lookup(token)
+    if (hit !== undefined && !hit.use.noted) this.#lastUse.note(hit.use)
+    return hit
+  }
+
+  /** What a token proved when the store was last heard of, at most `age` ms ago. */
+  stale (token: string, age: number): CachedToken | undefined {
+    return this.#cache.stale(token, age)
+  }
+
+  async verify (token: string, proof: Proof): Promise<Auth> {
+    const { auth } = this.cached(token) ?? await this.#read(token)
+    const { client, binding } = auth.session
+    if ((proof.client !== undefined && proof.client !== client) || (proof.binding ?? null) !== binding) throw new TokenInvalid()
+    return auth
+  }
+
+  /** The session that a token of any use stands for; null where it is none, or no longer. */
+  async get (token: string): Promise<SessionRecord | null> {
+    const claim = await this.#opener.tryOpen(token)
+    const session = claim === null ? null : await this.getById(claim.id, 'get')
+    if (claim === null || session === null) return null
+    return provesUntil(claim, session, this.#options.reuseWindow, this.#store.now()) === null ? null : session
+  }
+
+  async getById (id: string, operation: 'get' | 'verify'): Promise<SessionRecord | null> {
+    const context = this.#options.newContext(operation)
+    if (this.#hooks.has('preGet')) await this.#hooks.before('preGet', id, context)
+    const session = await this.#store.get(id)
+    if (this.#hooks.has('postGet')) await this.#hooks.after('postGet', session, context)
+    return session
+  }
+
+  /** Why the token of a session that does not live is refused. */
+  async whyGone (id: string): Promise<Error> {
+    return errorOf(await this.#store.ending(id))
+  }
+
+  async close (): Promise<void> {
+    await this.#lastUse.flush()
+  }
+
+  async #read (token: string): Promise<CachedToken> {
+    const claim = await this.#opener.open(token)
+    if (claim.kind === 'minted' && claim.use !== 'session') throw new TokenInvalid()
+
+    const read = this.#cache.read(claim.id, () => this.getById(claim.id, 'verify'))
+    try {
+      const record = await read.record
+      if (record !== null) return this.#prove(token, claim, record, read)
+    } finally {
+      this.#cache.done(read)
+    }
+    throw await this.whyGone(claim.id)
+  }
+
+  /** Nothing may be awaited in here: an invalidation would be missed. */
+  #prove (token: string, claim: Claim, record: SessionRecord, read: Read): CachedToken {
+    if (!authenticates(claim, record)) throw new TokenInvalid()
+    const validUntil = provesUntil(claim, record, this.#options.reuseWindow, this.#store.now())
+    if (validUntil === null) throw claim.kind === 'minted' ? new TokenReused() : new TokenExpired()
+    if (claim.generation !== null && claim.generation > record.generation) this.#stats.recovered++
+
+    const cached = this.#cache.keep(token, authFrom(record, claim.claims), validUntil, read)
+    if (!cached.use.noted) this.#lastUse.note(cached.use)
+    return cached
+  }
+}
+
+function errorOf (ending: Ending | null): Error {
+  switch (ending?.reason) {
+    case undefined: return new TokenInvalid()
+    case 'expired': case 'idle': return new TokenExpired()
+    case 'reuse_recent': case 'reuse_stale': return new TokenReused()
+    default: return new TokenRevoked()
+  }
+}

@@ -1,0 +1,222 @@
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import t from 'tap'
+import { secret as aSecret } from '../../app/config/values.ts'
+import { variables } from '../../app/config/variables.ts'
+import { environment, loadConfig } from '../../app/config.ts'
+import { loadKeys } from '../../app/keys.ts'
+import { temporaryDirectory } from '../support/embedded.ts'
+
+const secret = (): string => randomBytes(32).toString('base64')
+const pem = (key: { export (options: { type: 'pkcs8', format: 'pem' }): string | Buffer }): string => String(key.export({ type: 'pkcs8', format: 'pem' }))
+
+/** The lines that refuse a configuration. */
+function faults (env: Record<string, string>): string[] {
+  try {
+    loadConfig(env)
+    return []
+  } catch (error) {
+    const { code, message } = Object(error)
+    t.equal(code, 'APP_CONFIG_INVALID')
+    return String(message).split('\n').slice(1).map(line => line.trim())
+  }
+}
+
+t.test('without any configuration the server is embedded and listens on this machine only', async t => {
+  t.strictSame(loadConfig({ DATABASE_URL: '' }), {
+    production: false,
+    host: '127.0.0.1',
+    port: 3000,
+    publicUrl: null,
+    dataDir: resolve('.data'),
+    databaseUrl: null,
+    tokenSecrets: null,
+    jwtKey: null,
+    administrator: null,
+    mail: { smtpUrl: null, from: 'fastify-token-registry <no-reply@localhost>' },
+    corsOrigin: false,
+    trustProxy: false,
+    rateLimits: { global: { max: 1000, timeWindowMs: 3_600_000 }, auth: { max: 100, timeWindowMs: 900_000 } },
+    shutdownDelayMs: 0,
+    logLevel: 'info'
+  })
+})
+
+t.test('every variable is read into what the server works with', async t => {
+  const [first, second, jwt] = [secret(), secret(), secret()]
+  t.match(loadConfig({
+    NODE_ENV: 'production',
+    HOST: '0.0.0.0',
+    PORT: '0',
+    PUBLIC_URL: 'https://id.example.org/',
+    DATA_DIR: '/var/lib/app',
+    DATABASE_URL: 'postgresql://u:p@db/app',
+    TOKEN_SECRET: `${first}, ${second}`,
+    JWT_SECRET: jwt,
+    ADMIN_EMAIL: 'root@example.org',
+    ADMIN_PASSWORD: 'long enough',
+    SMTP_URL: 'smtps://u:p@mail',
+    MAIL_FROM: 'Us <us@example.org>',
+    CORS_ORIGIN: 'https://a.example, http://localhost:8080',
+    TRUST_PROXY: 'loopback, 10.0.0.0/8, fd00::/8, 192.0.2.1',
+    RATE_LIMIT_GLOBAL: 'off',
+    RATE_LIMIT_AUTH: '5/30s',
+    SHUTDOWN_DELAY: '500ms',
+    LOG_LEVEL: 'silent'
+  }), {
+    production: true,
+    host: '0.0.0.0',
+    port: 0,
+    publicUrl: 'https://id.example.org',
+    dataDir: '/var/lib/app',
+    databaseUrl: 'postgresql://u:p@db/app',
+    tokenSecrets: [first, second],
+    jwtKey: { secret: jwt },
+    administrator: { email: 'root@example.org', password: 'long enough' },
+    mail: { smtpUrl: 'smtps://u:p@mail', from: 'Us <us@example.org>' },
+    corsOrigin: ['https://a.example', 'http://localhost:8080'],
+    trustProxy: ['loopback', '10.0.0.0/8', 'fd00::/8', '192.0.2.1'],
+    rateLimits: { global: false, auth: { max: 5, timeWindowMs: 30_000 } },
+    shutdownDelayMs: 500,
+    logLevel: 'silent'
+  })
+  t.match(loadConfig({ CORS_ORIGIN: '*' }), { corsOrigin: '*' })
+  t.match(loadConfig({ TRUST_PROXY: 'true' }), { trustProxy: true })
+})
+
+t.test('the configuration cannot be changed', async t => {
+  const config = loadConfig({})
+  t.throws(() => Object.assign(config, { production: true }), TypeError)
+  t.throws(() => Object.assign(config.rateLimits, { auth: false }), TypeError)
+})
+
+t.test('a private key is taken on one line or on many', async t => {
+  const keys = [generateKeyPairSync('ed25519'), generateKeyPairSync('ec', { namedCurve: 'P-256' }), generateKeyPairSync('rsa', { modulusLength: 2048 })]
+  for (const key of keys) {
+    const expected = { privateKey: pem(key.privateKey) }
+    t.strictSame(loadConfig({ JWT_PRIVATE_KEY: expected.privateKey }).jwtKey, expected)
+    t.strictSame(loadConfig({ JWT_PRIVATE_KEY: expected.privateKey.replaceAll('\n', '\\n') }).jwtKey, expected)
+  }
+  const others = [generateKeyPairSync('ec', { namedCurve: 'P-384' }), generateKeyPairSync('rsa', { modulusLength: 1024 }), generateKeyPairSync('x25519')]
+  for (const { privateKey } of others) t.match(faults({ JWT_PRIVATE_KEY: pem(privateKey) }), [/^JWT_PRIVATE_KEY .* Ed25519, P-256 or RSA/])
+})
+
+t.test('what is no value of a variable is refused: the variable, what it was, what it may be', async t => {
+  const bad: Record<string, string[]> = {
+    NODE_ENV: ['prod', 'Production'],
+    PORT: ['65536', '-1', '3000.5', 'http'],
+    PUBLIC_URL: ['id.example.org', 'ftp://id.example.org'],
+    CORS_ORIGIN: ['https://a.example/path', 'https://a.example,', '*, https://a.example', 'null', 'a.example'],
+    TRUST_PROXY: ['yes', '0', '1', '10.0.0.0/33', '::1/129', '10.0.0.0/8/8', '10.0.0', '127.0.0.1,'],
+    RATE_LIMIT_AUTH: ['100', '0/1h', '100/0s', '100/1h/1h', '1e3/1h', '-1/1h', '100/15', '100/15min', 'on'],
+    SHUTDOWN_DELAY: ['5', '-5s', '1w'],
+    LOG_LEVEL: ['loud'],
+    ADMIN_EMAIL: ['root', 'a@b, c@d', 'a@b\r\nBcc: c@d'],
+    MAIL_FROM: ['us', 'us@example.org\nBcc: them@example.org']
+  }
+  for (const [name, values] of Object.entries(bad)) {
+    for (const value of values) {
+      const [line] = faults({ ADMIN_PASSWORD: 'long enough', ADMIN_EMAIL: 'a@b', [name]: value })
+      t.ok(line?.startsWith(`${name} is ${JSON.stringify(value)}: it may be `), `${name}=${value}`)
+    }
+  }
+})
+
+t.test('what is no value of a secret variable is refused and not shown', async t => {
+  const good = secret()
+  const bad: Record<string, string[]> = {
+    DATABASE_URL: ['mysql://root:hunter2@db/app', 'hunter2'],
+    SMTP_URL: ['http://root:hunter2@mail', 'hunter2'],
+    JWT_PRIVATE_KEY: ['-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----'],
+    ADMIN_PASSWORD: ['hunter2'],
+    JWT_SECRET: [
+      'hunter2',
+      'a'.repeat(64),
+      'hunter2!'.repeat(8),
+      'hunter2-hunter3-hunter2-hunter3-hunter2-',
+      'abcdefghijklmnopqrstuvwxyz-hunter2',
+      'change-me-please-0123456789-hunter2-hunter2'
+    ],
+    TOKEN_SECRET: ['hunter2', `${good},hunter2`, `${good},${good}`, `${good},`]
+  }
+  for (const [name, values] of Object.entries(bad)) {
+    for (const value of values) {
+      const lines = faults({ ADMIN_EMAIL: 'a@b', MAIL_FROM: 'a@b', ADMIN_PASSWORD: 'long enough', [name]: value })
+      t.match(lines, [new RegExp(`^${name} is refused, .*: it may be `)])
+      t.notMatch(lines.join(), /hunter2|mysql/)
+      t.notOk(lines.join().includes(good))
+    }
+  }
+})
+
+t.test('generated secrets are random enough for the check of the given ones', async t => {
+  const encodings = ['hex', 'base64', 'base64url'] as const
+  t.doesNotThrow(() => {
+    for (let i = 0; i < 3000; i++) aSecret(randomBytes(32).toString(encodings[i % 3]))
+  })
+})
+
+t.test('one error names all that is wrong, conflicts included', async t => {
+  t.match(faults({ PORT: 'x', LOG_LEVEL: 'x', JWT_SECRET: secret(), JWT_PRIVATE_KEY: pem(generateKeyPairSync('ed25519').privateKey), ADMIN_EMAIL: 'a@b', SMTP_URL: 'smtp://mail' }), [
+    /^PORT /, /^LOG_LEVEL /, /^JWT_SECRET and JWT_PRIVATE_KEY are both set/, /^ADMIN_EMAIL and ADMIN_PASSWORD go together/, /^MAIL_FROM is not set/
+  ])
+})
+
+t.test('production does not start on generated secrets', async t => {
+  t.match(faults({ NODE_ENV: 'production' }), [/^TOKEN_SECRET is not set: .*openssl/, /^JWT_SECRET is not set, nor is JWT_PRIVATE_KEY: .*openssl/])
+  t.strictSame(faults({ NODE_ENV: 'production', TOKEN_SECRET: secret(), JWT_SECRET: secret() }), [])
+})
+
+t.test('.env.example says of every variable what it is, what it may be and its default', async t => {
+  const lines = Object.entries(variables.properties).map(([name, { description, mayBe, default: value = '' }]) => `# ${description}\n# (${mayBe})\n${name}=${value}\n`)
+  t.equal(readFileSync('.env.example', 'utf8'), lines.join('\n'))
+  t.strictSame(loadConfig(environment('.env.example', {})), loadConfig({}), 'and can be used as it is')
+})
+
+t.test('the environment wins over the file, which need not be there', async t => {
+  const file = join(await temporaryDirectory(t), '.env')
+  writeFileSync(file, 'PORT=1\nHOST="::1"\n')
+  t.strictSame(environment(file, { PORT: '2' }), { PORT: '2', HOST: '::1' })
+  t.strictSame(environment(`${file}.none`, { PORT: '2' }), { PORT: '2' })
+  t.throws(() => environment('/'), { code: 'EISDIR' })
+})
+
+const generated = { tokenSecrets: null, jwtKey: null }
+
+t.test('servers that start at once on an empty directory get the same keys, which others cannot read', async t => {
+  const dataDir = join(await temporaryDirectory(t), 'a', 'b')
+  const all = await Promise.all(Array.from({ length: 20 }, () => loadKeys({ dataDir, ...generated })))
+  const [keys] = all
+  for (const others of all) t.strictSame(others, keys)
+  t.match(keys, { tokenSecrets: [/^[\w-]{43}$/], jwtKey: { secret: /^[\w-]{43}$/ }, generated: ['TOKEN_SECRET', 'JWT_SECRET'] })
+  t.not(keys?.tokenSecrets[0], Object(keys?.jwtKey).secret)
+  t.equal(statSync(dataDir).mode & 0o777, 0o700)
+  t.strictSame(readdirSync(dataDir), ['jwt-secret.key', 'token-secret.key'], 'no draft is left')
+  for (const name of readdirSync(dataDir)) t.equal(statSync(join(dataDir, name)).mode & 0o777, 0o600)
+})
+
+t.test('keys that are given are used, and none is made', async t => {
+  const dataDir = await temporaryDirectory(t)
+  const given = { tokenSecrets: ['a', 'b'], jwtKey: { secret: 'c' } }
+  t.strictSame(await loadKeys({ dataDir, ...given }), { ...given, generated: [] })
+  t.strictSame(readdirSync(dataDir), [])
+})
+
+t.test('a kept key that was cut short, emptied or opened to others is refused, with what to do', async t => {
+  const dataDir = await temporaryDirectory(t)
+  const { tokenSecrets: [key] } = await loadKeys({ dataDir, ...generated })
+  const file = join(dataDir, 'token-secret.key')
+  const refusal = { code: 'APP_KEY_FILE_INVALID', message: file }
+  for (const content of ['', String(key), String(key).slice(0, 20) + '\n', `${key}\n${key}\n`]) {
+    writeFileSync(file, content)
+    await t.rejects(loadKeys({ dataDir, ...generated }), refusal)
+  }
+  writeFileSync(file, `${key}\n`)
+  chmodSync(file, 0o640)
+  const error = await loadKeys({ dataDir, ...generated }).catch(error => error)
+  t.match(error, { ...refusal, message: /chmod 600/ })
+  t.notOk(error.message.includes(key))
+  chmodSync(file, 0o600)
+  t.match(await loadKeys({ dataDir, ...generated }), { tokenSecrets: [key] })
+})

@@ -1,0 +1,142 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
+import { createInterface } from 'node:readline'
+import t, { type Test } from 'tap'
+import { sourcePath } from '../../app/source-path.ts'
+import { embeddedDataDir } from '../support/embedded.ts'
+import { freshDatabase } from '../support/postgres.ts'
+import { password } from '../support/server.ts'
+
+interface Running {
+  process: ChildProcess
+  address: string
+  lines: string[]
+  exit: Promise<unknown>
+}
+
+/** Starts the server as `npm start` does, but from the sources, on any free port. */
+function start (t: Test, env: Record<string, string>): { process: ChildProcess, lines: string[], listening: Promise<Running> } {
+  const child = spawn(process.execPath, ['--import', 'tsx', '--conditions=@fastify-token-registry/source', sourcePath('app/main.ts')], {
+    env: { PATH: process.env['PATH'], PORT: '0', RATE_LIMIT_GLOBAL: 'off', RATE_LIMIT_AUTH: 'off', ...env },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
+  t.teardown(() => { child.kill('SIGKILL') })
+  const exit = once(child, 'exit')
+  const lines: string[] = []
+  createInterface(child.stderr).on('line', line => lines.push(line))
+  const listening = new Promise<Running>((resolve, reject) => {
+    createInterface(child.stdout).on('line', line => {
+      lines.push(line)
+      const { msg, address }: { msg?: string, address?: string } = JSON.parse(line)
+      if (msg === 'listening' && address !== undefined) resolve({ process: child, address, lines, exit })
+    })
+    exit.then(() => reject(new Error(`the server ended:\n${lines.join('\n')}`)))
+  })
+  return { process: child, lines, listening }
+}
+
+async function post (address: string, path: string, body: object): Promise<number> {
+  const response = await fetch(address + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+  await response.arrayBuffer()
+  return response.status
+}
+
+const storages: Record<string, (t: Test) => Promise<Record<string, string>>> = {
+  'the embedded database': async t => ({ DATA_DIR: await embeddedDataDir(t) }),
+  PostgreSQL: async t => ({ DATA_DIR: await embeddedDataDir(t), DATABASE_URL: await freshDatabase(t, { durable: true }) })
+}
+
+for (const [storage, make] of Object.entries(storages)) {
+  t.test(`every acknowledged user is there after kill -9, on ${storage}`, async t => {
+    const env = await make(t)
+    const first = await start(t, env).listening
+    const acknowledged: string[] = []
+    // Registers people until it is killed in the middle of it.
+    const registering = Array.from({ length: 8 }, async (_, lane) => {
+      for (let i = 0; ; i++) {
+        const email = `user-${lane}-${i}@example.org`
+        const status = await post(first.address, '/api/auth/register', { email, password }).catch(() => null)
+        if (status === null) return
+        if (status === 201) acknowledged.push(email)
+        if (acknowledged.length >= 40) first.process.kill('SIGKILL')
+      }
+    })
+    await Promise.all(registering)
+    await first.exit
+    t.ok(acknowledged.length >= 40)
+
+    const second = await start(t, env).listening
+    for (const email of acknowledged) t.equal(await post(second.address, '/api/auth/register', { email, password }), 409, email)
+    t.equal(await post(second.address, '/api/auth/login', { email: acknowledged[0], password }), 200)
+  })
+}
+
+t.test('SIGTERM under load fails no request that is in flight', async t => {
+  const { address, process: server, exit, lines } = await start(t, { DATA_DIR: await embeddedDataDir(t) }).listening
+  await post(address, '/api/auth/register', { email: 'ada@example.org', password })
+
+  const statuses: number[] = []
+  let refused = 0
+  const load = Array.from({ length: 20 }, async () => {
+    for (;;) {
+      const status = await post(address, '/api/auth/login', { email: 'ada@example.org', password }).catch((error: Error) => error)
+      if (typeof status === 'number') statuses.push(status)
+      else {
+        // Only a connection that was never made: nothing had been sent on it.
+        t.match(status.cause, { code: 'ECONNREFUSED' })
+        refused++
+        return
+      }
+      if (statuses.length === 40) server.kill('SIGTERM')
+    }
+  })
+  await Promise.all(load)
+  t.same(new Set(statuses), new Set([200]))
+  t.equal(refused, 20)
+  t.same(await exit, [0, null])
+  t.ok(lines.some(line => line.includes('"closing"')))
+})
+
+t.test('a server says where it is, cuts off who dribbles, and stops when it is told to', async t => {
+  const { address, lines, process: server, exit } = await start(t, { DATA_DIR: await embeddedDataDir(t), SHUTDOWN_DELAY: '1s' }).listening
+  const log = lines.join('\n')
+  for (const word of [`${address}/docs`, 'DATABASE_URL', 'TOKEN_SECRET', 'JWT_SECRET', 'SMTP_URL', 'sessions are kept in memory']) t.ok(log.includes(word), word)
+
+  const { hostname, port } = new URL(address)
+  const socket = connect(Number(port), hostname)
+  t.teardown(() => socket.destroy())
+  socket.write('GET /health/live HTTP/1.1\r\nHost: x\r\nX-Slow:')
+  const [answer] = await once(socket, 'data')
+  t.match(String(answer), /^HTTP\/1\.1 408/)
+  await once(socket, 'close')
+
+  t.equal((await fetch(`${address}/health/ready`)).status, 200)
+  server.kill('SIGTERM')
+  let ready = 200
+  while (ready === 200) ready = (await fetch(`${address}/health/ready`)).status
+  t.equal(ready, 503, 'load balancers are told first')
+  t.equal((await fetch(`${address}/health/live`)).status, 200)
+  t.same(await exit, [0, null])
+})
+
+t.test('what keeps the server from starting is said in one line, without a stack', async t => {
+  const taken = createServer().listen(0, '127.0.0.1')
+  t.teardown(() => taken.close())
+  await once(taken, 'listening')
+  const address = taken.address()
+  const dataDir = await embeddedDataDir(t)
+  const faults: Array<[Record<string, string>, RegExp]> = [
+    [{ NODE_ENV: 'production' }, /TOKEN_SECRET is not set/],
+    [{ PORT: 'x' }, /PORT is "x"/],
+    [{ PORT: String(typeof address === 'object' ? address?.port : '') }, /EADDRINUSE/],
+    [{ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none' }, /PostgreSQL at DATABASE_URL cannot be opened/]
+  ]
+  for (const [env, said] of faults) {
+    const { process: server, lines, listening } = start(t, { DATA_DIR: dataDir, ...env })
+    await t.rejects(listening)
+    t.equal(server.exitCode, 1)
+    t.match(lines.join('\n'), said)
+    t.notMatch(lines.join('\n'), /^\s+at /m)
+  }
+})

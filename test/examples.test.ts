@@ -1,0 +1,180 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import fastifyCookie from '@fastify/cookie'
+import fastifySession from '@fastify/session'
+import Fastify, { type FastifyInstance, type LightMyRequestResponse } from 'fastify'
+import t, { type Test } from 'tap'
+import { newSecret } from './support/build.ts'
+
+// Examples listen as soon as they are loaded: on any port that is free.
+process.env['PORT'] = '0'
+
+async function example (t: Test, load: () => Promise<{ app: FastifyInstance }>): Promise<FastifyInstance> {
+  const { app } = await load()
+  t.teardown(() => app.close())
+  t.ok(app.server.listening)
+  return app
+}
+
+const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
+
+async function tokenFrom (app: FastifyInstance, url = '/login', payload?: object): Promise<string> {
+  const response = await app.inject({ method: 'POST', url, ...payload && { payload } })
+  return response.json().token
+}
+
+/** Signs in, is served, signs out, is refused. */
+async function signsInAndOut (t: Test, app: FastifyInstance, token: string): Promise<void> {
+  const me = () => app.inject({ url: '/me', headers: bearer(token) })
+  t.equal((await me()).statusCode, 200)
+  t.same((await app.inject({ method: 'POST', url: '/logout', headers: bearer(token) })).json(), { ended: true })
+  t.equal((await me()).statusCode, 401)
+}
+
+t.test('every example is short, and run here', async t => {
+  const tests = readFileSync(import.meta.filename, 'utf8')
+  for (const name of readdirSync('examples')) {
+    t.ok(readFileSync(`examples/${name}`, 'utf8').trimEnd().split('\n').length <= 60, name)
+    t.ok(tests.includes(`'../examples/${name}'`), name)
+  }
+})
+
+t.test('minimal', async t => {
+  const app = await example(t, () => import('../examples/minimal.ts'))
+  await signsInAndOut(t, app, await tokenFrom(app, '/login', { name: 'ada' }))
+})
+
+t.test('custom-store', async t => {
+  const app = await example(t, () => import('../examples/custom-store.ts'))
+  const tokens = [await tokenFrom(app), await tokenFrom(app)]
+  t.equal(await app.tokenRegistry.count({ sub: 'ada' }), 2)
+  for (const token of tokens) await signsInAndOut(t, app, token)
+  const { token } = await app.tokenRegistry.issue({ sub: 'ada' })
+  const rotated = await app.tokenRegistry.rotate(token)
+  t.equal((await app.tokenRegistry.rotate(token)).token, rotated.token)
+})
+
+t.test('cookie-sessions', async t => {
+  const app = await example(t, () => import('../examples/cookie-sessions.ts'))
+  t.match((await app.inject('/')).body, 'Sign in')
+  const { cookies } = await app.inject({ method: 'POST', url: '/login' })
+  const [cookie] = cookies
+  t.match(cookie, { name: '__Host-session', httpOnly: true, secure: true, sameSite: 'Lax', path: '/' })
+  const headers = { cookie: `__Host-session=${cookie?.value}` }
+  t.match((await app.inject({ url: '/', headers })).body, 'Signed in since')
+  t.equal((await app.inject({ method: 'POST', url: '/logout', headers: { ...headers, 'sec-fetch-site': 'cross-site' } })).statusCode, 403)
+  t.equal((await app.inject({ method: 'POST', url: '/logout', headers })).statusCode, 303)
+  t.match((await app.inject({ url: '/', headers })).body, 'Sign in')
+})
+
+t.test('revoke-session', async t => {
+  const app = await example(t, () => import('../examples/revoke-session.ts'))
+  const sessions: Array<{ token: string, id: string }> = []
+  for (let i = 0; i < 4; i++) sessions.push((await app.inject({ method: 'POST', url: '/login' })).json())
+  const [first, second, third] = sessions
+  const headers = bearer(first?.token ?? '')
+  const end = async (path: string, as = headers): Promise<LightMyRequestResponse> => await app.inject({ method: 'DELETE', url: `/sessions${path}`, headers: as })
+
+  t.equal((await app.inject({ url: '/sessions', headers })).json().length, 4)
+  t.same((await end(`/${second?.id}`)).json(), { ended: true })
+  t.equal((await end(`/${second?.id}`)).statusCode, 404)
+  t.same((await end('')).json(), { ended: 2 })
+  t.equal((await end('', bearer(third?.token ?? ''))).statusCode, 401)
+  t.same((await end('/current')).json(), { ended: true })
+  t.equal((await end('')).statusCode, 401)
+})
+
+t.test('custom-validator', async t => {
+  const app = await example(t, () => import('../examples/custom-validator.ts'))
+  const token = await tokenFrom(app, '/login?device=phone')
+  t.match((await app.inject({ url: '/me', headers: bearer(token) })).json(), { deviceId: 'phone', plan: 'pro' })
+  t.match((await app.inject({ method: 'POST', url: '/login' })).json(), { statusCode: 400, code: 'FST_TOKEN_VALIDATION', message: /name the device/ })
+  const adopt = async (token: string) => await app.inject({ method: 'POST', url: '/import', payload: { token } })
+  t.match((await adopt('another_1234567890')).json(), { statusCode: 400, message: /begin with legacy_/ })
+  t.equal((await adopt('legacy_1234567890')).statusCode, 200)
+  t.equal((await app.inject({ url: '/me', headers: bearer('legacy_1234567890') })).statusCode, 200)
+})
+
+t.test('hooks', async t => {
+  const { app, lines } = await import('../examples/hooks.ts')
+  t.teardown(() => app.close())
+  const post = async (url: string, token = '') => await app.inject({ method: 'POST', url, headers: bearer(token) })
+
+  t.match((await post('/login/mallory')).json(), { statusCode: 403, code: 'APP_BANNED' })
+  const { token } = (await post('/login/ada')).json()
+  const { token: next } = (await post('/rotate', token)).json()
+  t.equal((await post('/rotate', token)).statusCode, 401, 'a replaced token makes no requests')
+  await t.rejects(app.tokenRegistry.rotate(token), { code: 'FST_TOKEN_REUSED' })
+  t.equal((await post('/logout', next)).statusCode, 401, 'the reuse ended the session')
+  t.match(lines, [/issued .* for ada/, /rotated .* to generation 1/, /ended .*: reuse_recent/, /warn ada/])
+  t.equal(lines.length, 4)
+})
+
+t.test('jwt-denylist', async t => {
+  const app = await example(t, () => import('../examples/jwt-denylist.ts'))
+  await signsInAndOut(t, app, await tokenFrom(app))
+})
+
+t.test('existing-server', async t => {
+  const app = await example(t, () => import('../examples/existing-server.ts'))
+  const token = await tokenFrom(app)
+  const me = await app.inject({ url: '/me', headers: { ...bearer(token), origin: 'https://app.example.org' } })
+  t.match(me, { statusCode: 200, headers: { 'access-control-allow-origin': 'https://app.example.org' } })
+
+  const refused = await app.inject({ url: '/me', headers: { origin: 'https://app.example.org' } })
+  t.match(refused, { statusCode: 401, headers: { 'www-authenticate': 'Bearer', 'access-control-allow-origin': 'https://app.example.org' } })
+  t.same(Object.keys(refused.json()), ['problem', 'detail'], 'the error handler of the host')
+
+  const first = await app.inject('/visits')
+  t.same(first.json(), { visits: 1 })
+  t.same((await app.inject({ url: '/visits', headers: { cookie: String(first.headers['set-cookie']).split(';')[0] ?? '' } })).json(), { visits: 2 })
+})
+
+t.test('from-fastify-session', async t => {
+  const { build, moveSessions } = await import('../examples/from-fastify-session.ts')
+  const secret = newSecret()
+  const rows = new Map<string, { user: string, cookie: { expires?: Date | string | null } }>()
+  const old = Fastify()
+  t.teardown(() => old.close())
+  await old.register(fastifyCookie)
+  await old.register(fastifySession, {
+    secret,
+    cookie: { secure: false, maxAge: 3_600_000 },
+    store: {
+      set (id, session, done) {
+        rows.set(id, JSON.parse(JSON.stringify(session)))
+        done()
+      },
+      get: (_id, done) => done(null),
+      destroy: (_id, done) => done()
+    }
+  })
+  old.post('/login', async request => { Object.assign(request.session, { user: 'ada' }) })
+  const { cookies: [cookie] } = await old.inject({ method: 'POST', url: '/login' })
+
+  const app = await build(newSecret())
+  t.teardown(() => app.close())
+  const headers = { cookie: `sessionId=${encodeURIComponent(cookie?.value ?? '')}` }
+  t.equal((await app.inject({ url: '/me', headers })).statusCode, 401)
+  t.equal(await moveSessions(app, secret, [...rows].map(([sessionId, session]) => ({ sessionId, session }))), 1)
+
+  t.same((await app.inject({ url: '/me', headers })).json(), { sub: 'ada' }, 'nobody is signed out')
+  const { sessions: [session] } = await app.tokenRegistry.list({ sub: 'ada' })
+  t.ok(Math.abs((session?.expiresAt ?? 0) - Date.now() - 3_600_000) < 60_000, 'it ends when the old one would have')
+  t.same((await app.inject({ method: 'POST', url: '/logout', headers })).json(), { ended: true })
+  t.equal((await app.inject({ url: '/me', headers })).statusCode, 401)
+
+  const { cookies: [fresh] } = await app.inject({ method: 'POST', url: '/login' })
+  t.match(fresh, { name: 'sessionId', value: /^trs_/ })
+})
+
+t.test('from-fastify-jwt', async t => {
+  const app = await example(t, () => import('../examples/from-fastify-jwt.ts'))
+  const payload: object = { sub: 'ada', jti: 'an-old-one' }
+  const jwt = app.jwt.sign(payload, { expiresIn: '1h' })
+  const both = await Promise.all([1, 2].map(() => app.inject({ url: '/me', headers: bearer(jwt) })))
+  t.same(both.map(({ statusCode }) => statusCode), [200, 200])
+  t.equal((await app.inject({ url: '/sessions', headers: bearer(jwt) })).json().length, 1)
+  await signsInAndOut(t, app, jwt)
+  t.ok(await app.tokenRegistry.denylist.has('an-old-one'))
+  await signsInAndOut(t, app, await tokenFrom(app))
+})

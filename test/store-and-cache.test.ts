@@ -1,0 +1,453 @@
+import { setImmediate, setTimeout } from 'node:timers/promises'
+import Fastify from 'fastify'
+import t from 'tap'
+import { sessionRecord } from '../plugins/testing/index.ts'
+import tokenRegistry, { completeStore, memoryStore, type Auth, type PartialStore } from '../plugins/token-registry/index.ts'
+import { build, newSecret } from './support/build.ts'
+import { decorated, without } from './support/decorated.ts'
+import { deferred, soon } from './support/deferred.ts'
+import { MinimalStore } from './support/minimal-store.ts'
+import { expired, invalid, listen, refused, reused, revoked, rig, statusesOf } from './support/rig.ts'
+
+// The store
+
+t.test('a store that hangs is given up in time, and the process lives on', async t => {
+  const timers = () => process.getActiveResourcesInfo().filter(name => name === 'Timeout').length
+  const before = timers()
+  let hung = true
+  const { registry } = await rig(t, { operationTimeout: 30, cache: false }, store => new Proxy(store, {
+    get: (target, key) => {
+      const value: unknown = Reflect.get(target, key)
+      if (typeof value !== 'function') return value
+      const sync = ['now', 'onInvalidate', 'onExpire'].includes(String(key))
+      return (...args: unknown[]) => hung && !sync ? new Promise(() => {}) : Reflect.apply(value, target, args)
+    }
+  }))
+  const errors: Array<[string, string | undefined]> = []
+  registry.addHook('onError', (error, { operation }) => { errors.push([(error as Error & { code: string }).code, operation]) })
+  hung = false
+  const { token, session } = await registry.issue({ sub: 'alice' })
+  hung = true
+  const timeout = { code: 'FST_STORE_TIMEOUT', statusCode: 503, critical: true }
+  const calls: Array<[string, () => Promise<unknown>]> = [
+    ['insert', async () => await registry.issue({ sub: 'alice' })], ['get', async () => await registry.verify(token)], ['rotate', async () => await registry.rotate(token)],
+    ['end', async () => await registry.revoke(token)], ['endAll', async () => await registry.revokeAll({ sub: 'alice' })], ['find', async () => await registry.list({})],
+    ['count', async () => await registry.count({})], ['update', async () => await registry.update(session.id, { scope: [] })], ['ending', async () => await registry.explain(session.id)],
+    ['mark', async () => await registry.denylist.add('jti', Date.now() * 2)], ['marked', async () => await registry.denylist.has('jti')]
+  ]
+  for (const [operation, call] of calls) await t.rejects(call(), { ...timeout, message: new RegExp(`${operation} within 30 ms`) })
+  t.match(await registry.health(), { status: 'fail', detail: /health within 30 ms/ })
+  t.same(errors, [...calls, ['health'] as const].map(([operation]) => ['FST_STORE_TIMEOUT', operation]))
+  t.equal(timers(), before, 'no timer is left')
+  hung = false
+  t.match((await registry.verify(token)).session, { sub: 'alice' })
+  t.match(await registry.health(), { status: 'ok', sessions: 1 })
+})
+
+t.test('whatever a store throws is a 503 that is told, never a 401, and holds nothing of it', async t => {
+  const thrown = [new Error('connect ECONNREFUSED'), 'secret text', undefined, null, 7, Symbol('x'), Object.create(null), { statusCode: 401, message: 'no' }, Object.assign(new Error('upstream said no'), { statusCode: 401 })]
+  for (const garbage of thrown) {
+    for (const atOnce of [true, false]) {
+      let broken = false
+      const fail = (): never => { throw garbage }
+      const { registry } = await rig(t, { cache: false }, store => new Proxy(store, {
+        get: (target, key) => {
+          const value: unknown = Reflect.get(target, key)
+          if (typeof value !== 'function') return value
+          if (!broken || key === 'now') return value.bind(target)
+          return atOnce ? fail : async () => fail()
+        }
+      }))
+      const errors = listen(registry, 'onError')
+      const { token } = await registry.issue({ sub: 'alice' })
+      broken = true
+      const unavailable = { code: 'FST_STORE_UNAVAILABLE', statusCode: 503, critical: true }
+      await t.rejects(registry.verify(token), { ...unavailable, message: /\(get\)/, cause: garbage as Error })
+      await t.rejects(registry.get(token), unavailable)
+      await t.rejects(registry.issue({ sub: 'alice' }), unavailable)
+      await t.rejects(async () => await registry.denylist.has('jti'), unavailable)
+      t.match(await registry.health(), { status: 'fail', detail: /not available \(health\)/ })
+      t.equal(errors.length, 5)
+      t.notMatch(JSON.stringify(errors.map(({ args }) => (args[0] as Error).message)), /secret text|upstream|ECONN/)
+    }
+  }
+})
+
+t.test('a fault of the caller is not told as one of the store', async t => {
+  const { registry } = await rig(t)
+  const errors = listen(registry, 'onError')
+  await t.rejects(registry.list({ cursor: '*' }), refused)
+  t.same(errors, [])
+})
+
+t.test('a store that answers nothing at all is found out', async t => {
+  const { registry } = await rig(t, {}, store => decorated(store, { insert: async () => ({ inserted: [], evicted: [], refused: [] }) }))
+  await t.rejects(registry.issue({ sub: 'alice' }), TypeError)
+})
+
+t.test('a store of one\'s own lacks what cannot be made from the rest', async t => {
+  const { tokenRegistry: registry } = await build(t, { store: new MinimalStore() })
+  const unsupported = { code: 'FST_STORE_UNSUPPORTED', statusCode: 501 }
+  const { token, session } = await registry.issue({ sub: 'alice' })
+  await t.rejects(registry.update(session.id, { scope: [] }), unsupported)
+  await t.rejects(registry.issue({ sub: 'alice', idleTimeout: '1h' }), unsupported)
+  await t.rejects(registry.saveBatch([{ token: 'adopted-token', data: { sub: 'alice', idleTimeout: '1h' } }]), unsupported)
+  t.equal(await registry.explain(session.id), null)
+  await registry.verify(token)
+  await registry.verify(token)
+  t.match(registry.stats.read().cache, { hits: 0, misses: 2, tokens: 0 }, 'nobody would tell what other processes end')
+  t.equal(await registry.revoke(token), true)
+  await t.rejects(registry.verify(token), invalid)
+  await t.rejects(build(t, { store: { ...new MinimalStore(), insert: async () => {}, get: 7 } as never }), { code: 'FST_TOKEN_OPTIONS', message: /store lacks get, rotate, end, find, health/ })
+
+  const minimal = new MinimalStore()
+  const updating = completeStore({
+    insert: async (...args) => await minimal.insert(...args),
+    get: async id => await minimal.get(id),
+    rotate: async (...args) => await minimal.rotate(...args),
+    end: async (...args) => await minimal.end(...args),
+    find: async (...args) => await minimal.find(...args),
+    health: async () => await minimal.health(),
+    update: async id => await minimal.get(id)
+  })
+  t.equal(updating.name, 'custom')
+  t.ok(Math.abs(updating.now() - Date.now()) < 1000)
+  const { inserted: [record] } = await updating.insert([sessionRecord({ op: 'op' })], { op: 'op' })
+  await t.rejects(updating.update(record?.id ?? '', { idleTimeout: 1000 }), unsupported)
+  t.match(await updating.update(record?.id ?? '', { idleTimeout: null }), { id: record?.id })
+  t.equal(updating.staleness, Infinity)
+  await updating.touch([])
+  updating.onExpire(() => {})()
+  await updating.close()
+
+  const memory = memoryStore()
+  const completed = completeStore(without(memory, 'count'))
+  await completed.insert([sessionRecord({ op: 'op' })], { op: 'op' })
+  await completed.close()
+  t.match(await memory.health(), { sessions: 0 }, 'it is closed with what completes it')
+})
+
+t.test('no token that is presented reaches the marks of a store that keeps them among its records', async t => {
+  const memory = memoryStore()
+  t.teardown(async () => await memory.close())
+  for (const store of [new MinimalStore(), without(memory, 'mark', 'marked')]) {
+    const { tokenRegistry: registry } = await build(t, { store })
+    await registry.denylist.add('jti', Date.now() + 60_000)
+    const token = '\0mark 8:denylistjti'
+    await t.rejects(registry.consume(token), invalid)
+    await t.rejects(registry.consume(token), invalid)
+    t.equal(await registry.revoke(token), false)
+    t.equal(await registry.get(token), null)
+    for (const sub of ['mark denylist', 'denylist']) await registry.revokeAll({ sub })
+    t.equal(await registry.denylist.has('jti'), true)
+  }
+})
+
+t.test('a store without listeners tells this process what it changed, also where the reply was lost', async t => {
+  const minimal = new MinimalStore()
+  let lost = false
+  const losing = async <T>(work: Promise<T>): Promise<T> => {
+    const result = await work
+    if (lost) throw new Error('reply lost')
+    return result
+  }
+  const store: PartialStore = {
+    name: 'alone',
+    staleness: 0,
+    insert: async (records, options) => await minimal.insert(records, { ...options, limits: [{ name: 'two', max: 2, onExceed: 'end-oldest' }] }),
+    get: async id => await minimal.get(id),
+    rotate: async (...args) => await losing(minimal.rotate(...args)),
+    end: async (...args) => await losing(minimal.end(...args)),
+    find: async (...args) => await minimal.find(...args),
+    health: async () => await minimal.health()
+  }
+  const { tokenRegistry: registry } = await build(t, { store, reuseWindow: 0 })
+  const [first, second] = [await registry.issue({ sub: 'alice' }), await registry.issue({ sub: 'alice' })]
+  for (const { token } of [first, first, second, second]) await registry.verify(token)
+  t.match(registry.stats.read().cache, { hits: 2 }, 'one that says it is alone is cached')
+  await registry.issue({ sub: 'alice' })
+  await t.rejects(registry.verify(first.token), invalid, 'ended to make room')
+  lost = true
+  await t.rejects(registry.rotate(second.token), { code: 'FST_STORE_UNAVAILABLE' })
+  await t.rejects(registry.verify(second.token), reused)
+  const third = await registry.issue({ sub: 'bob' })
+  await registry.verify(third.token)
+  await t.rejects(registry.revoke(third.token), { code: 'FST_STORE_UNAVAILABLE' })
+  await t.rejects(registry.verify(third.token), invalid)
+})
+
+// Last use and the cache
+
+t.test('a session that is used lives on, and its uses are written in the background', async t => {
+  const written: number[] = []
+  let wake = deferred()
+  const { registry, store, clock } = await rig(t, { idleTimeout: '1s', reuseWindow: 0, cache: { maxStaleness: 0 } }, store => decorated(store, {
+    touch: async uses => {
+      await store.touch(uses)
+      written.push(uses.length)
+      wake.resolve()
+    }
+  }))
+  const { token, session } = await registry.issue({ sub: 'alice' })
+  const second = await registry.issue({ sub: 'alice', idleTimeout: null })
+  await registry.verify(token)
+  await registry.verify(second.token)
+  for (let i = 0; i < 3; i++) {
+    clock.advance(600)
+    for (let hit = 0; hit < 10; hit++) await registry.verify(token)
+    await soon(wake.promise)
+    wake = deferred()
+    t.equal((await store.get(session.id))?.lastUsedAt, clock.now())
+  }
+  t.same(written, [1, 1, 1], 'ten uses are one write, and what has no idle timeout waits longer')
+  t.equal(registry.stats.read().cache?.hits, 30)
+  clock.advance(1000)
+  await t.rejects(registry.verify(token), expired)
+  t.match(await registry.explain(session.id), { reason: 'idle' })
+
+  clock.advance(1)
+  await registry.verify(second.token)
+  await registry.close()
+  t.equal((await store.get(second.session.id))?.lastUsedAt, clock.now(), 'closing writes what waits')
+})
+
+t.test('a last use that could not be written is logged, and noted again by the next use', async t => {
+  const lines: string[] = []
+  const app = Fastify({ logger: { stream: { write: line => { lines.push(line) } } } })
+  const store = memoryStore()
+  let broken = true
+  const tries = [deferred(), deferred()]
+  await app.register(tokenRegistry, {
+    secret: newSecret(),
+    idleTimeout: '1s',
+    reuseWindow: 0,
+    cache: { maxStaleness: 0 },
+    store: decorated(store, {
+      touch: async uses => {
+        tries.shift()?.resolve()
+        if (broken) throw new Error('not now')
+        await store.touch(uses)
+      }
+    })
+  })
+  t.teardown(async () => await store.close())
+  t.teardown(async () => await app.close())
+  const [first, second] = tries
+  const { token } = await app.tokenRegistry.issue({ sub: 'alice' })
+  await app.tokenRegistry.verify(token)
+  if (first !== undefined) await soon(first.promise)
+  await setImmediate()
+  t.match(lines.join(''), /last uses were not written/)
+  broken = false
+  await app.tokenRegistry.verify(token)
+  if (second !== undefined) await soon(second.promise)
+})
+
+t.test('a revocation that races a read is never cached over, wherever it comes in between', async t => {
+  const { registry, store } = await rig(t)
+  let cached = 0
+  for (let step = 0; step < 40; step++) {
+    const { token, session } = await registry.issue({ sub: 'alice' })
+    const verifying = registry.verify(token).then(() => true, () => false)
+    for (let i = 0; i < step; i++) await null
+    if (registry.cached(token) !== undefined) cached++
+    await store.end([session.id], { reason: 'revoked', by: null, op: `op ${step}` })
+    await verifying
+    t.equal(registry.cached(token), undefined, `after ${step} steps`)
+    await t.rejects(registry.verify(token), revoked)
+  }
+  t.ok(cached > 0 && cached < 40, 'the revocation came before the read, within it, and after it')
+})
+
+t.test('a read that a revocation overtook serves who waited for it, and is not shared with who comes later', async t => {
+  const latches: Array<() => void> = []
+  const { registry } = await rig(t, {}, store => decorated(store, {
+    get: async id => {
+      const session = await store.get(id)
+      await new Promise<void>(resolve => latches.push(resolve))
+      return session
+    }
+  }))
+  const { token, session } = await registry.issue({ sub: 'alice' })
+  const waiting = [registry.verify(token), registry.verify(token), registry.verify(token)]
+  await setImmediate()
+  t.equal(latches.length, 1, 'requests that want the same session share the read')
+
+  await registry.revokeById(session.id)
+  const late = registry.verify(token)
+  await setImmediate()
+  t.equal(latches.length, 2)
+  for (const open of latches) open()
+  for (const auth of await Promise.all(waiting)) t.equal(auth.session.id, session.id)
+  await t.rejects(late, revoked)
+  t.equal(registry.cached(token), undefined)
+  t.match(registry.stats.read().cache, { misses: 4, tokens: 0, sessions: 0 })
+})
+
+t.test('who asks for a session that is not there does not make it missing for who comes later', async t => {
+  const asked = deferred()
+  const answer = deferred()
+  const { registry } = await rig(t, {}, store => decorated(store, {
+    ending: async id => {
+      asked.resolve()
+      await answer.promise
+      return await store.ending(id)
+    }
+  }))
+  const early = registry.verify('adopted-token')
+  await asked.promise
+  await registry.save('adopted-token', { sub: 'alice' })
+  t.match((await registry.verify('adopted-token')).session, { sub: 'alice' })
+  answer.resolve()
+  await t.rejects(early, invalid)
+})
+
+t.test('where nobody tells that sessions end, reads are neither shared nor kept', async t => {
+  let staleness = Infinity
+  let reads = 0
+  const { registry } = await rig(t, { cache: { maxStaleness: 500 } }, store => decorated(store, {
+    get staleness () { return staleness },
+    get: async id => {
+      reads++
+      return await store.get(id)
+    }
+  }))
+  const { token } = await registry.issue({ sub: 'alice' })
+  await Promise.all([registry.verify(token), registry.verify(token)])
+  t.equal(reads, 2)
+  t.match(registry.stats.read().cache, { tokens: 0 })
+
+  staleness = 500
+  await registry.verify(token)
+  t.ok(registry.cached(token))
+  staleness = 501
+  t.equal(registry.cached(token), undefined, 'kept, but not used')
+  await registry.verify(token)
+  t.equal(reads, 4)
+  t.ok(registry.stale(token, 501))
+  t.equal(registry.stale(token, -1), undefined)
+})
+
+t.test('a read that began while sessions were told of is not shared once they are not', async t => {
+  let staleness = 0
+  const latches: Array<() => void> = []
+  const { registry, store } = await rig(t, {}, store => decorated(store, {
+    get staleness () { return staleness },
+    onInvalidate: () => () => {},
+    get: async id => {
+      const session = await store.get(id)
+      await new Promise<void>(resolve => latches.push(resolve))
+      return session
+    }
+  }))
+  const { token, session } = await registry.issue({ sub: 'alice' })
+  const early = registry.verify(token)
+  await setImmediate()
+  staleness = Infinity
+  await store.end([session.id], { reason: 'revoked', by: null, op: 'another process' })
+  const late = registry.verify(token)
+  await setImmediate()
+  for (const open of latches) open()
+  t.match((await early).session, { sub: 'alice' })
+  await t.rejects(late, revoked)
+})
+
+t.test('a session that was cached is served while the store is down for as long as is said, and not past its end', async t => {
+  let staleness = 0
+  const { registry, clock } = await rig(t, { idleTimeout: '1m' }, store => decorated(store, { get staleness () { return staleness } }))
+  const { token } = await registry.issue({ sub: 'alice', ttl: '10m' })
+  t.equal(registry.stale(token, 60_000), undefined, 'never seen')
+  await registry.verify(token)
+  staleness = 1_000_000
+  t.match(registry.stale(token, 60_000), { auth: { session: { sub: 'alice' } } })
+  await setTimeout(2)
+  t.equal(registry.stale(token, 1), undefined)
+  clock.advance(60_000)
+  t.equal(registry.stale(token, 60_000), undefined, 'idle')
+
+  const short = await registry.issue({ sub: 'alice', ttl: '1s', idleTimeout: null })
+  staleness = 0
+  await registry.verify(short.token)
+  staleness = 1_000_000
+  clock.advance(1000)
+  t.equal(registry.stale(short.token, 60_000), undefined, 'expired')
+})
+
+t.test('the cache forgets the least recently used token, and nothing of it stays', async t => {
+  const { registry } = await rig(t, { cache: { max: 2 } })
+  const sizes = () => registry.stats.read().cache
+  const [first, second, third] = [await registry.issue({ sub: 'a' }), await registry.issue({ sub: 'b' }), await registry.issue({ sub: 'c' })]
+  await registry.verify(first.token)
+  await registry.verify(second.token)
+  await registry.verify(first.token)
+  await registry.verify(third.token)
+  t.ok(registry.cached(first.token))
+  t.equal(registry.cached(second.token), undefined)
+  t.match(sizes(), { tokens: 2, sessions: 2 })
+
+  const next = await registry.rotate(first.token)
+  t.match(sizes(), { tokens: 1, sessions: 1 })
+  await registry.verify(first.token)
+  await registry.verify(next.token)
+  t.match(sizes(), { tokens: 2, sessions: 1 }, 'two tokens of one session')
+  await registry.verify(second.token)
+  t.match(sizes(), { tokens: 2, sessions: 2 })
+  await registry.revokeById(first.session.id)
+  t.match(sizes(), { tokens: 1, sessions: 1 })
+  t.ok(registry.cached(second.token))
+  await registry.revoke(second.token)
+  await registry.revoke(third.token)
+  t.match(sizes(), { tokens: 0, sessions: 0 })
+})
+
+t.test('all is forgotten where anything may have changed', async t => {
+  const listeners: Array<(ids: readonly string[] | 'all') => void> = []
+  const gate = deferred()
+  let held = false
+  const { registry } = await rig(t, {}, store => decorated(store, {
+    onInvalidate: listener => {
+      listeners.push(listener)
+      return () => {}
+    },
+    get: async id => {
+      const session = await store.get(id)
+      if (held) await gate.promise
+      return session
+    }
+  }))
+  const [first, second] = [await registry.issue({ sub: 'alice' }), await registry.issue({ sub: 'bob' })]
+  await registry.verify(first.token)
+  held = true
+  const reading = registry.verify(second.token)
+  await setImmediate()
+  for (const listener of listeners) listener('all')
+  gate.resolve()
+  await reading
+  t.equal(registry.cached(first.token), undefined)
+  t.equal(registry.cached(second.token), undefined, 'what was being read is not kept')
+  t.match(registry.stats.read().cache, { tokens: 0, sessions: 0, invalidations: 1 })
+})
+
+t.test('without a cache each request asks the store', async t => {
+  const { registry } = await rig(t, { cache: false })
+  const { token } = await registry.issue({ sub: 'alice' })
+  const auth: Auth[] = [await registry.verify(token), await registry.verify(token)]
+  t.not(auth[0], auth[1])
+  t.match(registry.stats.read().cache, { hits: 0, misses: 2, tokens: 0, sessions: 0 })
+  await registry.revoke(token)
+  await t.rejects(registry.verify(token), revoked)
+})
+
+t.test('a failed read is not shared with the next request', async t => {
+  let broken = true
+  const { registry } = await rig(t, {}, store => decorated(store, {
+    get: async id => {
+      if (broken) throw new Error('down')
+      return await store.get(id)
+    }
+  }))
+  const { token } = await registry.issue({ sub: 'alice' })
+  t.same(await statusesOf([registry.verify(token), registry.verify(token)]), { FST_STORE_UNAVAILABLE: 2 })
+  broken = false
+  t.match((await registry.verify(token)).session, { sub: 'alice' })
+})
