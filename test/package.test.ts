@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { childEnv } from './support/child-env.ts'
 
-/** Not in the environment of the test runner, which would count the packed copy as part of the sources. */
 const run = (program: string, args: string[], { cwd }: { cwd?: string } = {}) =>
-  promisify(execFile)(program, args, { env: { PATH: process.env['PATH'], HOME: process.env['HOME'] }, ...cwd !== undefined && { cwd } })
+  promisify(execFile)(program, args, { env: childEnv, ...cwd !== undefined && { cwd } })
 
 t.test('the packed package is sound, and works where nothing optional is installed', { timeout: 300_000 }, async t => {
   const directory = await mkdtemp(join(tmpdir(), 'package-'))

@@ -97,9 +97,9 @@ export const variables = Type.Object({
     description: 'how many of them may register, sign in or reset a password'
   }),
   SHUTDOWN_DELAY: text('duration', {
-    default: '0s',
+    default: '1s',
     mayBe: 'as 500ms or 5s',
-    description: 'how long requests are still served after SIGTERM, while /health/ready already refuses'
+    description: 'how long requests are still served after SIGTERM, while /health/ready already refuses and every answer ends its connection'
   }),
   LOG_LEVEL: oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
     default: 'info',

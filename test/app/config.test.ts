@@ -38,7 +38,7 @@ t.test('without any configuration the server is embedded and listens on this mac
     corsOrigin: false,
     trustProxy: false,
     rateLimits: { global: { max: 1000, timeWindowMs: 3_600_000 }, auth: { max: 100, timeWindowMs: 900_000 } },
-    shutdownDelayMs: 0,
+    shutdownDelayMs: 1000,
     logLevel: 'info'
   })
 })

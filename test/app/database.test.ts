@@ -15,6 +15,7 @@ import { lock } from '../../app/database/lock.ts'
 import { openPostgresql } from '../../app/database/postgresql.ts'
 import { users as usersTable } from '../../app/database/schema.ts'
 import { createUsers, scopesOf } from '../../app/users/users.ts'
+import { childEnv } from '../support/child-env.ts'
 import { embeddedDataDir, silent, temporaryDirectory } from '../support/embedded.ts'
 import { execute, freshDatabase } from '../support/postgres.ts'
 
@@ -257,7 +258,7 @@ function registering (where: Where): ChildProcessByStdio<null, Readable, null> {
     const { createUsers } = await import(${JSON.stringify(import.meta.resolve('../../app/users/users.ts'))})
     const users = createUsers(await openDatabase(${JSON.stringify(where)}, { info () {}, warn () {} }))
     for (let i = 0; ; i++) process.stdout.write((await users.create({ email: i + '@example.org', passwordHash: '' })).id + '\\n')`
-  return spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { env: { PATH: process.env['PATH'] }, stdio: ['ignore', 'pipe', 'inherit'] })
+  return spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { env: childEnv, stdio: ['ignore', 'pipe', 'inherit'] })
 }
 
 function urlOf (server: Server): string {

@@ -4,6 +4,7 @@ import { connect, createServer } from 'node:net'
 import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
 import { sourcePath } from '../../app/source-path.ts'
+import { childEnv } from '../support/child-env.ts'
 import { embeddedDataDir } from '../support/embedded.ts'
 import { freshDatabase } from '../support/postgres.ts'
 import { password } from '../support/server.ts'
@@ -18,7 +19,7 @@ interface Running {
 /** Starts the server as `npm start` does, but from the sources, on any free port. */
 function start (t: Test, env: Record<string, string>): { process: ChildProcess, lines: string[], listening: Promise<Running> } {
   const child = spawn(process.execPath, ['--import', 'tsx', '--conditions=@fastify-token-registry/source', sourcePath('app/main.ts')], {
-    env: { PATH: process.env['PATH'], PORT: '0', RATE_LIMIT_GLOBAL: 'off', RATE_LIMIT_AUTH: 'off', ...env },
+    env: { ...childEnv, PORT: '0', RATE_LIMIT_GLOBAL: 'off', RATE_LIMIT_AUTH: 'off', ...env },
     stdio: ['ignore', 'pipe', 'pipe']
   })
   t.teardown(() => { child.kill('SIGKILL') })
@@ -36,10 +37,14 @@ function start (t: Test, env: Record<string, string>): { process: ChildProcess, 
   return { process: child, lines, listening }
 }
 
-async function post (address: string, path: string, body: object): Promise<number> {
+async function send (address: string, path: string, body: object): Promise<Response> {
   const response = await fetch(address + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
   await response.arrayBuffer()
-  return response.status
+  return response
+}
+
+async function post (address: string, path: string, body: object): Promise<number> {
+  return (await send(address, path, body)).status
 }
 
 const storages: Record<string, (t: Test) => Promise<Record<string, string>>> = {
@@ -76,30 +81,24 @@ t.test('SIGTERM under load fails no request that is in flight', async t => {
   const { address, process: server, exit, lines } = await start(t, { DATA_DIR: await embeddedDataDir(t) }).listening
   await post(address, '/api/auth/register', { email: 'ada@example.org', password })
 
-  const statuses: number[] = []
-  let refused = 0
+  // Each lane sends on connections that are kept alive until an answer tells it, as it tells a load balancer, to go elsewhere.
+  let answers = 0
   const load = Array.from({ length: 20 }, async () => {
-    for (;;) {
-      const status = await post(address, '/api/auth/login', { email: 'ada@example.org', password }).catch((error: Error) => error)
-      if (typeof status === 'number') statuses.push(status)
-      else {
-        // Only a connection that was never made: nothing had been sent on it.
-        t.match(status.cause, { code: 'ECONNREFUSED' })
-        refused++
-        return
-      }
-      if (statuses.length === 40) server.kill('SIGTERM')
+    for (let last = false; !last;) {
+      const response = await send(address, '/api/auth/login', { email: 'ada@example.org', password })
+      t.equal(response.status, 200)
+      last = response.headers.get('connection') === 'close'
+      if (++answers === 40) server.kill('SIGTERM')
     }
   })
   await Promise.all(load)
-  t.same(new Set(statuses), new Set([200]))
-  t.equal(refused, 20)
+  t.ok(answers >= 60, 'each lane had an answer after the signal')
   t.same(await exit, [0, null])
   t.ok(lines.some(line => line.includes('"closing"')))
 })
 
 t.test('a server says where it is, cuts off who dribbles, and stops when it is told to', async t => {
-  const { address, lines, process: server, exit } = await start(t, { DATA_DIR: await embeddedDataDir(t), SHUTDOWN_DELAY: '1s' }).listening
+  const { address, lines, process: server, exit } = await start(t, { DATA_DIR: await embeddedDataDir(t) }).listening
   const log = lines.join('\n')
   for (const word of [`${address}/docs`, 'DATABASE_URL', 'TOKEN_SECRET', 'JWT_SECRET', 'SMTP_URL', 'sessions are kept in memory']) t.ok(log.includes(word), word)
 

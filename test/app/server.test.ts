@@ -7,6 +7,7 @@ import bcrypt from 'bcryptjs'
 import t from 'tap'
 import { openDatabase } from '../../app/database/database.ts'
 import { createUsers } from '../../app/users/users.ts'
+import { childEnv } from '../support/child-env.ts'
 import { silent, temporaryDirectory } from '../support/embedded.ts'
 import { freshDatabase } from '../support/postgres.ts'
 import { call, password, register, signIn, testServer } from '../support/server.ts'
@@ -287,7 +288,7 @@ t.test('the docs say of every route what it takes, gives and asks for, and pass 
   const { paths, ...document }: OpenApi = (await app.inject('/docs/json')).json()
   const directory = await temporaryDirectory(t)
   await writeFile(join(directory, 'openapi.json'), JSON.stringify({ ...document, paths }))
-  const { stdout } = await promisify(execFile)('npx', ['redocly', 'lint', '--format=json', join(directory, 'openapi.json')], { env: { PATH: process.env['PATH'], HOME: process.env['HOME'], REDOCLY_TELEMETRY: 'off' } })
+  const { stdout } = await promisify(execFile)('npx', ['redocly', 'lint', '--format=json', join(directory, 'openapi.json')], { env: { ...childEnv, REDOCLY_TELEMETRY: 'off' } })
     .catch((error: { stdout: string }) => error)
   t.same(JSON.parse(stdout).problems, [])
 
