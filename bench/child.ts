@@ -3,6 +3,8 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { SERVER_CORE, onCore } from './cores.ts'
 
+const ticks = new URL('ticks.js', import.meta.url).href
+
 /** A file of this folder that runs as a process of its own on the server's core, and answers over IPC. */
 export class Child {
   readonly #process: ChildProcess
@@ -14,7 +16,7 @@ export class Child {
    */
   constructor (file: string, args: readonly string[], signal: AbortSignal, flags: readonly string[] = []) {
     const path = fileURLToPath(new URL(file, import.meta.url))
-    const [command, all] = onCore(SERVER_CORE, [process.execPath, ...flags, '--import', 'tsx', path, ...args])
+    const [command, all] = onCore(SERVER_CORE, [process.execPath, ...flags, '--import', ticks, '--import', 'tsx', path, ...args])
     this.#process = spawn(command, all, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
 
     const gone = new AbortController()

@@ -24,8 +24,6 @@ export interface HttpOptions {
   slices: number
   /** ms, a divisor of 1000; 1000 takes each slice in one piece */
   turn: number
-  /** Each variant in a process of its own; else all in one. */
-  processEach: boolean
 }
 
 /** All variants have the same number of slices: fewer than asked for where the machine was too busy. */
@@ -47,7 +45,7 @@ export async function measure (names: readonly string[], options: HttpOptions, s
     const order = [...names.slice(first), ...names.slice(0, first)]
     const slices = Math.min(SLICES_OF_A_PROCESS, options.slices - done)
 
-    const { lanes, passes } = await withServers(order, options, signal, async lanes => ({ lanes, passes: await takeSlices(lanes, slices, options.turn) }))
+    const { lanes, passes } = await withServers(order, signal, async lanes => ({ lanes, passes: await takeSlices(lanes, slices, options.turn) }))
     for (const variant of measured.variants) variant.slices.push(...lanes.find(({ name }) => name === variant.name)?.slices ?? [])
     measured.passes.taken += passes.taken
     measured.passes.counted += passes.counted
@@ -57,25 +55,20 @@ export async function measure (names: readonly string[], options: HttpOptions, s
 
 /** Does something with servers that are warm and rest. */
 async function withServers<Result> (
-  names: readonly string[], { processEach }: HttpOptions, signal: AbortSignal, work: (lanes: readonly Lane[]) => Promise<Result>
+  names: readonly string[], signal: AbortSignal, work: (lanes: readonly Lane[]) => Promise<Result>
 ): Promise<Result> {
   const folder = await mkdtemp(join(tmpdir(), 'bench-'))
-  const groups = processEach ? names.map(name => [name]) : [names]
-  const servers = groups.map(group => new Child('server.ts', [folder, ...group], signal))
+  const servers = names.map(name => ({ name, server: new Child('server.ts', [join(folder, name), name], signal) }))
   const lanes: Lane[] = []
   try {
-    const ready = await Promise.all(servers.map(async server => ({ server, ...await server.ask<Ready>() })))
-    for (const { server, ports } of ready) {
-      for (const [name, port] of Object.entries(ports)) {
-        lanes.push(new Lane(name, server, new Load(`http://127.0.0.1:${port}/me`, join(folder, name))))
-      }
-    }
+    const ready = await Promise.all(servers.map(async ({ name, server }) => ({ name, server, ...await server.ask<Ready>() })))
+    for (const { name, server, port } of ready) lanes.push(new Lane(name, server, new Load(`http://127.0.0.1:${port}/me`, join(folder, name))))
     await after(WARM_UP * names.length, undefined, { signal })
     for (const { load } of lanes) load.pause()
     return await work(lanes)
   } finally {
     for (const { load } of lanes) load.end()
-    for (const server of servers) await server.end()
+    for (const { server } of servers) await server.end()
     await rm(folder, { recursive: true })
   }
 }
@@ -120,7 +113,7 @@ class Lane {
   /** @returns whether the server had its core */
   async take (duration: number): Promise<boolean> {
     this.load.resume()
-    this.#turn = await this.#server.ask<Usage>({ variant: this.name, settle: SETTLE, duration } satisfies Turn)
+    this.#turn = await this.#server.ask<Usage>({ settle: SETTLE, duration } satisfies Turn)
     this.load.pause()
     return this.#turn.cpu / this.#turn.wall >= SHARE
   }

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
@@ -23,11 +24,10 @@ const { values } = parseArgs({
     only: { type: 'string', default: all.join() },
     slices: { type: 'string', default: '20' },
     turn: { type: 'string', default: '50' },
-    'process-each': { type: 'boolean', default: false },
     json: { type: 'boolean', default: false }
   }
 })
-const { json, 'process-each': processEach } = values
+const { json } = values
 const only = values.only.split(',')
 const unknown = only.find(name => !all.includes(name))
 if (unknown !== undefined) throw new RangeError(`--only has ${unknown}: it may have ${all.join(', ')}`)
@@ -40,12 +40,14 @@ const stopped = new AbortController()
 // More than once: npm passes on a Ctrl-C that the terminal has sent already.
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stopped.abort(new Error(`stopped by ${name}`)))
 const signal = AbortSignal.any([stopped.signal, AbortSignal.timeout(LIMIT)])
+// Each process that is started listens.
+setMaxListeners(0, signal)
 
 async function runHttp (): Promise<Measured | null> {
   const names = Object.keys(variants).filter(name => only.includes(name))
   if (names.length === 0) return null
   // All ratios are to the bare server.
-  return await measure([...new Set(['bare', ...names])], { slices, turn, processEach }, signal)
+  return await measure([...new Set(['bare', ...names])], { slices, turn }, signal)
 }
 
 async function runCalls (): Promise<Timing[]> {
@@ -82,7 +84,7 @@ async function run (): Promise<void> {
   if (million !== null) print(millionTable(million))
 
   const summary = http === null ? [] : summarize(http.variants)
-  const report = JSON.stringify({ date: new Date(), ...machine, slices, turn, processEach, passes: http?.passes, http: summary, timings, million }, null, 2)
+  const report = JSON.stringify({ date: new Date(), ...machine, slices, turn, passes: http?.passes, http: summary, timings, million }, null, 2)
   const results = new URL('results/', import.meta.url)
   await mkdir(results, { recursive: true })
   await writeFile(new URL('latest.json', results), `${report}\n`)

@@ -1,21 +1,19 @@
 import { on } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
-import { join } from 'node:path'
 import { setTimeout as after } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { variants, type Credentials, type Variant } from './variants.ts'
 
-// The server's process: `server.ts <folder> <variant>…` writes the requests of each variant into the folder.
+// The server's process: `server.ts <file> <variant>` writes the requests of the variant into the file.
 
 /** What the process tells once it listens. */
 export interface Ready {
-  ports: Record<string, number>
+  port: number
 }
 
 /** What it is then asked for, in milliseconds. */
 export interface Turn {
-  variant: string
   settle: number
   duration: number
 }
@@ -31,9 +29,9 @@ const SESSIONS = 10_000
 const REQUEST_BYTES = 768
 const STAND_IN = 'x'.repeat(56)
 
-const [folder = '.', ...names] = process.argv.slice(2)
+const [file = '', name = ''] = process.argv.slice(2)
 const subjects = Array.from({ length: SESSIONS }, (_, i) => `user-${String(i).padStart(5, '0')}`)
-const served: Record<string, number> = {}
+let served = 0
 let failure: Error | undefined
 
 /** All variants get the same headers, whichever of them they read; the last one makes all requests equally long. */
@@ -52,7 +50,7 @@ async function prove (app: FastifyInstance, { title, guarded }: Variant, sub: st
   throw new Error(`${title} answers ${known.statusCode} ${known.body} to ${sub}, ${unknown.statusCode} to nobody`)
 }
 
-async function listen (name: string): Promise<number> {
+async function listen (): Promise<number> {
   const variant = variants[name]
   if (variant === undefined) throw new Error(`${name} is no variant`)
 
@@ -61,26 +59,24 @@ async function listen (name: string): Promise<number> {
   const requests = (await variant.open(app, subjects)).map(requestOf)
   await prove(app, variant, subjects[0] ?? '', requests[0] ?? '')
   failure = undefined
-  await writeFile(join(folder, name), requests.join(''), 'latin1')
+  await writeFile(file, requests.join(''), 'latin1')
 
-  app.server.on('request', () => { served[name] = (served[name] ?? 0) + 1 })
+  app.server.on('request', () => { served++ })
   await app.listen({ host: '127.0.0.1', port: 0 })
   return (app.server.address() as AddressInfo).port
 }
 
 /** @throws {Error} where a request was refused */
-async function measure ({ variant, settle, duration }: Turn): Promise<Usage> {
+async function measure ({ settle, duration }: Turn): Promise<Usage> {
   await after(settle)
-  const [requests, wall, cpu] = [served[variant] ?? 0, performance.now(), process.cpuUsage()]
+  const [requests, wall, cpu] = [served, performance.now(), process.cpuUsage()]
   await after(duration)
   const { user, system } = process.cpuUsage(cpu)
   if (failure !== undefined) throw failure
-  return { requests: (served[variant] ?? 0) - requests, wall: performance.now() - wall, cpu: (user + system) / 1000 }
+  return { requests: served - requests, wall: performance.now() - wall, cpu: (user + system) / 1000 }
 }
 
-const ports: Record<string, number> = {}
-for (const name of names) ports[name] = await listen(name)
-process.send?.({ ports } satisfies Ready)
+process.send?.({ port: await listen() } satisfies Ready)
 
 process.once('disconnect', () => process.exit())
 for await (const [turn] of on(process, 'message')) process.send?.(await measure(turn))

@@ -84,6 +84,7 @@ function sessionToken (title: string, options: Omit<TokenRegistryOptions, 'secre
     async open (app, subjects) {
       await app.register(tokenRegistry, { secret, ...options })
       app.get('/me', { schema, config: { session: true } }, async request => ({ sub: request.requireAuth().session.sub }))
+      await app.ready()
       return await Promise.all(subjects.map(async sub => await app.tokenRegistry.issue({ sub })))
     }
   }
@@ -98,6 +99,7 @@ function accessToken (title: string, options: Omit<TokenRegistryOptions, 'secret
       await app.register(tokenRegistry, { secret, ...options })
       await app.register(sessionJwt, { issuer: 'https://issuer.example', audience: 'https://api.example', ttl: '1h' })
       app.get('/me', { schema, config: { session: true } }, async request => ({ sub: request.requireAuth().session.sub }))
+      await app.ready()
       return await Promise.all(subjects.map(async sub => app.sessionJwt.sign((await app.tokenRegistry.issue({ sub })).session)))
     }
   }

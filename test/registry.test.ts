@@ -3,6 +3,7 @@ import { setImmediate, setTimeout } from 'node:timers/promises'
 import Fastify from 'fastify'
 import t from 'tap'
 import { hostileStrings, malformedStrings, sessionData } from '../plugins/testing/index.ts'
+import { keyOf } from '../plugins/token-registry/cache.ts'
 import tokenRegistry, { memoryStore, type SessionData, type SessionRecord } from '../plugins/token-registry/index.ts'
 import { build, newSecret } from './support/build.ts'
 import { decorated } from './support/decorated.ts'
@@ -45,7 +46,7 @@ t.test('what is issued is what was asked for, and the token proves it', async t 
   t.equal(await registry.verify(plain.token), auth, 'the second time from the cache')
   t.same(await registry.get(plain.token), plain.session)
   t.same(await registry.getById(plain.session.id), plain.session)
-  t.match(registry.stats.read(), { sessions: { issued: 2 }, cache: { hits: 1, misses: 1, tokens: 1, sessions: 1 } })
+  t.match(registry.stats.read(), { sessions: { issued: 2 }, cache: { hits: 1, misses: 1, tokens: 1 } })
 })
 
 t.test('who makes a request cannot be written to, at any depth', async t => {
@@ -563,7 +564,7 @@ t.test('another kind of token proves a session, until it or the session ends', a
   clock.advance(60_000)
   await t.rejects(registry.verify(`signed.${session.id}.0`), expired)
   t.equal(await registry.get(`signed.${session.id}.0`), null)
-  t.equal(registry.cached(token), undefined)
+  t.equal(registry.cached(keyOf(token)), undefined)
 
   const once = await registry.issue({ sub: 'alice', use: 'once' })
   await t.rejects(registry.verify(`signed.${once.session.id}.1000`), invalid)

@@ -2,7 +2,8 @@ import { setImmediate, setTimeout } from 'node:timers/promises'
 import Fastify from 'fastify'
 import t from 'tap'
 import { sessionRecord } from '../plugins/testing/index.ts'
-import tokenRegistry, { completeStore, memoryStore, type Auth, type PartialStore } from '../plugins/token-registry/index.ts'
+import { keyOf } from '../plugins/token-registry/cache.ts'
+import tokenRegistry, { completeStore, memoryStore, type Auth, type IssuedToken, type PartialStore } from '../plugins/token-registry/index.ts'
 import { build, newSecret } from './support/build.ts'
 import { decorated, without } from './support/decorated.ts'
 import { deferred, soon } from './support/deferred.ts'
@@ -250,10 +251,10 @@ t.test('a revocation that races a read is never cached over, wherever it comes i
     const { token, session } = await registry.issue({ sub: 'alice' })
     const verifying = registry.verify(token).then(() => true, () => false)
     for (let i = 0; i < step; i++) await null
-    if (registry.cached(token) !== undefined) cached++
+    if (registry.cached(keyOf(token)) !== undefined) cached++
     await store.end([session.id], { reason: 'revoked', by: null, op: `op ${step}` })
     await verifying
-    t.equal(registry.cached(token), undefined, `after ${step} steps`)
+    t.equal(registry.cached(keyOf(token)), undefined, `after ${step} steps`)
     await t.rejects(registry.verify(token), revoked)
   }
   t.ok(cached > 0 && cached < 40, 'the revocation came before the read, within it, and after it')
@@ -280,8 +281,8 @@ t.test('a read that a revocation overtook serves who waited for it, and is not s
   for (const open of latches) open()
   for (const auth of await Promise.all(waiting)) t.equal(auth.session.id, session.id)
   await t.rejects(late, revoked)
-  t.equal(registry.cached(token), undefined)
-  t.match(registry.stats.read().cache, { misses: 4, tokens: 0, sessions: 0 })
+  t.equal(registry.cached(keyOf(token)), undefined)
+  t.match(registry.stats.read().cache, { misses: 4, tokens: 0 })
 })
 
 t.test('who asks for a session that is not there does not make it missing for who comes later', async t => {
@@ -319,13 +320,13 @@ t.test('where nobody tells that sessions end, reads are neither shared nor kept'
 
   staleness = 500
   await registry.verify(token)
-  t.ok(registry.cached(token))
+  t.ok(registry.cached(keyOf(token)))
   staleness = 501
-  t.equal(registry.cached(token), undefined, 'kept, but not used')
+  t.equal(registry.cached(keyOf(token)), undefined, 'kept, but not used')
   await registry.verify(token)
   t.equal(reads, 4)
-  t.ok(registry.stale(token, 501))
-  t.equal(registry.stale(token, -1), undefined)
+  t.ok(registry.stale(keyOf(token), 501))
+  t.equal(registry.stale(keyOf(token), -1), undefined)
 })
 
 t.test('a read that began while sessions were told of is not shared once they are not', async t => {
@@ -356,48 +357,67 @@ t.test('a session that was cached is served while the store is down for as long 
   let staleness = 0
   const { registry, clock } = await rig(t, { idleTimeout: '1m' }, store => decorated(store, { get staleness () { return staleness } }))
   const { token } = await registry.issue({ sub: 'alice', ttl: '10m' })
-  t.equal(registry.stale(token, 60_000), undefined, 'never seen')
+  t.equal(registry.stale(keyOf(token), 60_000), undefined, 'never seen')
   await registry.verify(token)
   staleness = 1_000_000
-  t.match(registry.stale(token, 60_000), { auth: { session: { sub: 'alice' } } })
+  t.match(registry.stale(keyOf(token), 60_000), { auth: { session: { sub: 'alice' } } })
   await setTimeout(2)
-  t.equal(registry.stale(token, 1), undefined)
+  t.equal(registry.stale(keyOf(token), 1), undefined)
   clock.advance(60_000)
-  t.equal(registry.stale(token, 60_000), undefined, 'idle')
+  t.equal(registry.stale(keyOf(token), 60_000), undefined, 'idle')
 
   const short = await registry.issue({ sub: 'alice', ttl: '1s', idleTimeout: null })
   staleness = 0
   await registry.verify(short.token)
   staleness = 1_000_000
   clock.advance(1000)
-  t.equal(registry.stale(short.token, 60_000), undefined, 'expired')
+  t.equal(registry.stale(keyOf(short.token), 60_000), undefined, 'expired')
 })
 
-t.test('the cache forgets the least recently used token, and nothing of it stays', async t => {
+t.test('the cache forgets what was used least recently, and nothing of it stays', async t => {
   const { registry } = await rig(t, { cache: { max: 2 } })
-  const sizes = () => registry.stats.read().cache
+  const kept = () => registry.stats.read().cache?.tokens
   const [first, second, third] = [await registry.issue({ sub: 'a' }), await registry.issue({ sub: 'b' }), await registry.issue({ sub: 'c' })]
   await registry.verify(first.token)
   await registry.verify(second.token)
   await registry.verify(first.token)
   await registry.verify(third.token)
-  t.ok(registry.cached(first.token))
-  t.equal(registry.cached(second.token), undefined)
-  t.match(sizes(), { tokens: 2, sessions: 2 })
+  t.ok(registry.cached(keyOf(first.token)))
+  t.equal(registry.cached(keyOf(second.token)), undefined)
+  t.equal(kept(), 2)
 
   const next = await registry.rotate(first.token)
-  t.match(sizes(), { tokens: 1, sessions: 1 })
+  t.equal(kept(), 1)
   await registry.verify(first.token)
   await registry.verify(next.token)
-  t.match(sizes(), { tokens: 2, sessions: 1 }, 'two tokens of one session')
+  t.equal(kept(), 2, 'two tokens of one session')
   await registry.verify(second.token)
-  t.match(sizes(), { tokens: 2, sessions: 2 })
+  t.equal(kept(), 2)
   await registry.revokeById(first.session.id)
-  t.match(sizes(), { tokens: 1, sessions: 1 })
-  t.ok(registry.cached(second.token))
+  t.equal(kept(), 1)
+  t.ok(registry.cached(keyOf(second.token)))
   await registry.revoke(second.token)
   await registry.revoke(third.token)
-  t.match(sizes(), { tokens: 0, sessions: 0 })
+  t.equal(kept(), 0)
+})
+
+t.test('the cache holds no more than it may, and the half that was used last for certain', async t => {
+  const max = 8
+  const { registry } = await rig(t, { cache: { max } })
+  const all = await Promise.all(Array.from({ length: 20 }, async (_, i) => await registry.issue({ sub: `user ${i}` })))
+  const read = () => registry.stats.read().cache ?? {}
+  let used: IssuedToken[] = []
+  for (let step = 0; step < 500; step++) {
+    const one = all[(Math.imul(step, 0x9E3779B1) >>> 20) % 20] as IssuedToken
+    const { hits = 0 } = read()
+    await registry.verify(one.token)
+    if (used.slice(0, max / 2).includes(one)) t.equal(read().hits, hits + 1, `step ${step}`)
+    used = [one, ...used.filter(other => other !== one)]
+    t.ok((read().tokens ?? Infinity) <= max)
+  }
+  for (const { session: { id } } of all) await registry.revokeById(id)
+  t.match(read(), { tokens: 0 })
+  t.equal(all.filter(({ token }) => registry.cached(keyOf(token))).length, 0)
 })
 
 t.test('all is forgotten where anything may have changed', async t => {
@@ -423,9 +443,9 @@ t.test('all is forgotten where anything may have changed', async t => {
   for (const listener of listeners) listener('all')
   gate.resolve()
   await reading
-  t.equal(registry.cached(first.token), undefined)
-  t.equal(registry.cached(second.token), undefined, 'what was being read is not kept')
-  t.match(registry.stats.read().cache, { tokens: 0, sessions: 0, invalidations: 1 })
+  t.equal(registry.cached(keyOf(first.token)), undefined)
+  t.equal(registry.cached(keyOf(second.token)), undefined, 'what was being read is not kept')
+  t.match(registry.stats.read().cache, { tokens: 0, invalidations: 1 })
 })
 
 t.test('without a cache each request asks the store', async t => {
@@ -433,7 +453,7 @@ t.test('without a cache each request asks the store', async t => {
   const { token } = await registry.issue({ sub: 'alice' })
   const auth: Auth[] = [await registry.verify(token), await registry.verify(token)]
   t.not(auth[0], auth[1])
-  t.match(registry.stats.read().cache, { hits: 0, misses: 2, tokens: 0, sessions: 0 })
+  t.match(registry.stats.read().cache, { hits: 0, misses: 2, tokens: 0 })
   await registry.revoke(token)
   await t.rejects(registry.verify(token), revoked)
 })

@@ -1,25 +1,18 @@
-import { LRUCache } from 'lru-cache'
 import type { Auth } from './auth.ts'
 import type { SessionRecord } from './record.ts'
 import type { TokenStore } from './store.ts'
 
-/** A token that proved a session. */
+/** A token that proved a session, and its last use as this process knows it. */
 export interface CachedToken {
   readonly auth: Auth
   /** ms since the epoch by the store's clock: the deadline of the session, of the token, or of the reuse window. */
   readonly validUntil: number
   /** When its session was read, by the monotonic clock. */
   readonly readAt: number
-  readonly use: Use
-}
-
-/** The last use of a session, as this process knows it. */
-export interface Use {
-  readonly id: string
   /** ms; Infinity where the session has no idle timeout */
   readonly idleTimeout: number
   usedAt: number
-  /** Whether it is waiting to be written. */
+  /** Whether its last use waits to be written. */
   noted: boolean
 }
 
@@ -40,44 +33,53 @@ export interface Read {
   readers: number
 }
 
-/** Tokens that proved a session, least recently used first out, each gone with its session. About 1 KiB a token. */
+/** What a request presents for a token: the usual header is a key as it comes, without a copy of a part of it. */
+export function keyOf (token: string): string {
+  return `Bearer ${token}`
+}
+
+/**
+ * Tokens that proved a session, each gone with its session. They are kept in two generations: when the younger one is full it becomes the elder,
+ * and the elder is forgotten. A hit is one look-up that moves nothing, unless it brings a token back from the elder. About 1 KiB a token.
+ */
 export class SessionCache {
   readonly stats: CacheStats = { hits: 0, misses: 0, invalidations: 0 }
-  readonly #store: TokenStore
+  readonly #store: Pick<TokenStore, 'now' | 'staleness'>
+  readonly #half: number
   readonly #maxStaleness: number
-  readonly #tokens: LRUCache<string, CachedToken> | null
-  readonly #sessions = new Map<string, { use: Use, tokens: Set<string> }>()
   readonly #reads = new Map<string, Read>()
+  #young = new Generation()
+  #old = new Generation()
 
   /**
-   * @param max tokens kept; 0 turns the cache off
+   * @param max tokens kept at most (an odd number counts as the next one): the more recently used half of them for certain; 0 turns the cache off
    * @param maxStaleness ms since invalidations were last proved to arrive, beyond which nothing is served from here
    */
-  constructor (store: TokenStore, max: number, maxStaleness: number) {
+  constructor (store: Pick<TokenStore, 'now' | 'staleness'>, max: number, maxStaleness: number) {
     this.#store = store
+    this.#half = Math.ceil(max / 2)
     this.#maxStaleness = maxStaleness
-    this.#tokens = max === 0 ? null : new LRUCache({ max, dispose: (cached, token) => this.#forget(cached.auth.session.id, token) })
   }
 
-  /** Tokens kept, and the sessions that they are of. */
-  get sizes (): { tokens: number, sessions: number } {
-    return { tokens: this.#tokens?.size ?? 0, sessions: this.#sessions.size }
+  /** Tokens kept. */
+  get size (): number {
+    return this.#young.tokens.size + this.#old.tokens.size
   }
 
-  /** What the token proves, where that is known for certain and has not expired. */
-  lookup (token: string): CachedToken | undefined {
-    const cached = this.#tokens?.get(token)
+  /** What a token proves, where that is known for certain and has not expired. */
+  lookup (key: string): CachedToken | undefined {
+    const cached = this.#young.tokens.get(key) ?? this.#broughtBack(key)
     if (cached === undefined || !this.#coherent()) return undefined
     const now = this.#store.now()
     if (isOver(cached, now)) return undefined
     this.stats.hits++
-    cached.use.usedAt = now
+    cached.usedAt = now
     return cached
   }
 
-  /** What the token proved when the store was last heard of, at most `age` ms ago. */
-  stale (token: string, age: number): CachedToken | undefined {
-    const cached = this.#tokens?.get(token)
+  /** What a token proved when the store was last heard of, at most `age` ms ago. */
+  stale (key: string, age: number): CachedToken | undefined {
+    const cached = this.#young.tokens.get(key) ?? this.#broughtBack(key)
     if (cached === undefined || isOver(cached, this.#store.now())) return undefined
     return Math.min(performance.now() - cached.readAt, this.#store.staleness) <= age ? cached : undefined
   }
@@ -102,18 +104,10 @@ export class SessionCache {
     if (--read.readers === 0 && this.#reads.get(read.id) === read) this.#reads.delete(read.id)
   }
 
-  /** Notes that a session was used now, and keeps the token that proved it while the read is alive: nothing may be awaited in between. */
-  keep (token: string, auth: Auth, validUntil: number, read: Read): CachedToken {
-    const { id, idleTimeout } = auth.session
-    const use = this.#sessions.get(id)?.use ?? { id, idleTimeout: idleTimeout ?? Infinity, usedAt: 0, noted: false }
-    use.usedAt = Math.max(use.usedAt, this.#store.now())
-    const cached = { auth, validUntil, readAt: read.at, use }
-    if (!read.alive || this.#tokens === null) return cached
-
-    this.#tokens.set(token, cached)
-    // Looked up again: to replace an older entry of the token may have removed the session.
-    const { tokens } = this.#sessions.get(id) ?? { tokens: new Set<string>() }
-    this.#sessions.set(id, { use, tokens: tokens.add(token) })
+  /** Keeps the token that proved a session now, while the read is alive: nothing may be awaited in between. */
+  keep (key: string, auth: Auth, validUntil: number, read: Read): CachedToken {
+    const cached = { auth, validUntil, readAt: read.at, idleTimeout: auth.session.idleTimeout ?? Infinity, usedAt: this.#store.now(), noted: false }
+    if (read.alive && this.#half > 0) this.#put(key, cached)
     return cached
   }
 
@@ -122,7 +116,8 @@ export class SessionCache {
     if (ids === 'all') {
       for (const read of this.#reads.values()) read.alive = false
       this.#reads.clear()
-      this.#tokens?.clear()
+      this.#young = new Generation()
+      this.#old = new Generation()
       return
     }
     for (const id of ids) {
@@ -131,7 +126,8 @@ export class SessionCache {
         read.alive = false
         this.#reads.delete(id)
       }
-      for (const token of this.#sessions.get(id)?.tokens ?? []) this.#tokens?.delete(token)
+      this.#young.forget(id)
+      this.#old.forget(id)
     }
   }
 
@@ -139,14 +135,43 @@ export class SessionCache {
     return this.#store.staleness <= this.#maxStaleness
   }
 
-  #forget (id: string, token: string): void {
-    const session = this.#sessions.get(id)
-    session?.tokens.delete(token)
-    if (session?.tokens.size === 0) this.#sessions.delete(id)
+  #broughtBack (key: string): CachedToken | undefined {
+    const cached = this.#old.tokens.get(key)
+    if (cached === undefined) return undefined
+    this.#old.tokens.delete(key)
+    this.#put(key, cached)
+    return cached
+  }
+
+  #put (key: string, cached: CachedToken): void {
+    if (this.#young.tokens.size >= this.#half) {
+      this.#old = this.#young
+      this.#young = new Generation()
+    }
+    this.#young.add(key, cached)
   }
 }
 
-/** Whether the token has expired, or its session was not used for too long. */
-function isOver ({ validUntil, use }: CachedToken, now: number): boolean {
-  return now >= validUntil || now - use.usedAt >= use.idleTimeout
+class Generation {
+  readonly tokens = new Map<string, CachedToken>()
+  /** The keys of each session's tokens. */
+  readonly #sessions = new Map<string, Set<string>>()
+
+  add (key: string, cached: CachedToken): void {
+    this.tokens.set(key, cached)
+    const { id } = cached.auth.session
+    const keys = this.#sessions.get(id)
+    if (keys === undefined) this.#sessions.set(id, new Set([key]))
+    else keys.add(key)
+  }
+
+  forget (id: string): void {
+    for (const key of this.#sessions.get(id) ?? []) this.tokens.delete(key)
+    this.#sessions.delete(id)
+  }
+}
+
+/** Whether the token has expired, or was not used for too long: another token of its session may have been, which the store knows. */
+function isOver ({ validUntil, idleTimeout, usedAt }: CachedToken, now: number): boolean {
+  return now >= validUntil || now - usedAt >= idleTimeout
 }

@@ -15,14 +15,12 @@ const sameSites = new Set(['same-origin', 'same-site', 'none'])
 /**
  * Finds the token of a request: in `Authorization: Bearer` (RFC 6750) or `DPoP` (RFC 9449), else in the cookie, never in the URL.
  *
+ * @param authorization as `authorizationOf` found it
  * @returns null where there is none
- * @throws {TokenMalformed} for two Authorization headers
  * @throws {TokenInvalid} for a scheme of ours without a token
  */
-export function credentialsOf (request: FastifyRequest, cookie: CookieOptions | null): Credentials | null {
-  const authorization = authorizationOf(request.raw.rawHeaders)
+export function credentialsOf (request: FastifyRequest, authorization: string | null, cookie: CookieOptions | null): Credentials | null {
   if (authorization !== null) {
-    if (authorization.startsWith('Bearer ') && authorization.charCodeAt(7) > 0x20) return { scheme: 'bearer', token: authorization.slice(7) }
     const credentials = parsed(authorization)
     if (credentials !== null) return credentials
   }
@@ -46,8 +44,12 @@ export function setCookie ({ name, secure, sameSite }: CookieOptions, token: str
   return serialize(name, token, { httpOnly: true, secure, sameSite, path: '/', maxAge })
 }
 
-/** Node keeps the first of two Authorization headers and drops the other: only the raw list tells. */
-function authorizationOf (raw: readonly string[]): string | null {
+/**
+ * The Authorization header. Node keeps the first of two and drops the other: only the raw list tells.
+ *
+ * @throws {TokenMalformed} for two of them
+ */
+export function authorizationOf ({ raw: { rawHeaders: raw } }: FastifyRequest): string | null {
   let found: string | null = null
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i] as string // names stand at even places, each followed by its value

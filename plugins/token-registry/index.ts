@@ -2,6 +2,7 @@ import type { FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Auth } from './auth.ts'
 import { completeStore } from './complete-store.ts'
+import { TokenOptions } from './errors.ts'
 import { MemoryStore } from './memory-store/index.ts'
 import { resolveOptions, type TokenRegistryOptions } from './options.ts'
 import { TokenRegistry, type IssuedToken } from './registry.ts'
@@ -36,6 +37,7 @@ declare module 'fastify' {
 }
 
 const tokenRegistry: FastifyPluginAsync<TokenRegistryOptions> = async (app, given) => {
+  if (app.hasDecorator('tokenRegistry')) throw new TokenOptions('it is registered here already, or in a context around this one: use that')
   const options = resolveOptions(given)
   const mint = new TokenMint(options.secret)
   const brought = given.store ?? app.tokenStore

@@ -1,4 +1,4 @@
-import type { Use } from './cache.ts'
+import type { CachedToken } from './cache.ts'
 import type { SessionUse } from './store.ts'
 
 /** ms between two writes of the last use of a session that has no idle timeout, and at most for any other */
@@ -10,7 +10,7 @@ const LONGEST = 60_000
  */
 export class LastUse {
   readonly #write: (uses: readonly SessionUse[]) => Promise<void>
-  readonly #pending = new Map<string, { use: Use, due: number }>()
+  readonly #pending = new Map<string, { use: CachedToken, due: number }>()
   #timer: NodeJS.Timeout | null = null
   #firesAt = Infinity
 
@@ -18,10 +18,14 @@ export class LastUse {
     this.#write = write
   }
 
-  note (use: Use): void {
+  /** @param use the latest one of its session, through whichever of its tokens */
+  note (use: CachedToken): void {
+    const { id } = use.auth.session
+    const before = this.#pending.get(id)
+    if (before !== undefined) before.use.noted = false
     use.noted = true
-    const due = performance.now() + Math.min(LONGEST, use.idleTimeout / 10)
-    this.#pending.set(use.id, { use, due: Math.min(due, this.#pending.get(use.id)?.due ?? Infinity) })
+    const due = Math.min(performance.now() + Math.min(LONGEST, use.idleTimeout / 10), before?.due ?? Infinity)
+    this.#pending.set(id, { use, due })
     if (due < this.#firesAt) this.#arm(due)
   }
 

@@ -157,19 +157,21 @@ export class TokenRegistry {
   /**
    * The part of `verify` that needs no store, and does not look at a binding.
    *
+   * @param key as `keyOf` makes it
    * @internal
    */
-  cached (token: string): CachedToken | undefined {
-    return this.#verifier.cached(token)
+  cached (key: string): CachedToken | undefined {
+    return this.#verifier.cached(key)
   }
 
   /**
    * What a token proved when the store was last heard of, at most `age` ms ago.
    *
+   * @param key as `keyOf` makes it
    * @internal
    */
-  stale (token: string, age: number): CachedToken | undefined {
-    return this.#verifier.stale(token, age)
+  stale (key: string, age: number): CachedToken | undefined {
+    return this.#verifier.stale(key, age)
   }
 
   /** The session that a token of any use stands for; null where it is none, or no longer. */

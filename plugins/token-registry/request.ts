@@ -1,7 +1,8 @@
 import { isIP } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import { authFrom, type Auth } from './auth.ts'
-import { credentialsOf, isCrossSite, setCookie, type Credentials } from './credentials.ts'
+import { keyOf } from './cache.ts'
+import { authorizationOf, credentialsOf, isCrossSite, setCookie, type Credentials } from './credentials.ts'
 import { isThenable, within } from './deadline.ts'
 import {
   HookTimeout, SessionCrossSite, SessionNotRotatable, SessionRouteConfig, SessionScope, TokenExpired, TokenInvalid, TokenMalformed, TokenMissing, TokenReused,
@@ -26,9 +27,9 @@ interface Outcome {
 }
 
 interface SessionRequest extends FastifyRequest {
-  // Undefined at first in a context that is older than the plugin: hooks reach it, properties of requests do not.
-  [kAuth]: Auth | null | undefined
-  [kOutcome]: Outcome | null | undefined
+  // Not decorated: Fastify would set them on each request, and hooks reach contexts that are older than the plugin, where decorators do not.
+  [kAuth]?: Auth | null
+  [kOutcome]?: Outcome | null
 }
 
 interface RouteConfig {
@@ -42,8 +43,6 @@ interface RouteConfig {
 export function wireRequests (app: FastifyInstance, registry: TokenRegistry, options: RegistryOptions): void {
   const gate = new Gate(registry, options)
 
-  app.decorateRequest(kAuth, null)
-  app.decorateRequest(kOutcome, null)
   // Without a setter, assigning to request.auth throws.
   app.decorateRequest('auth', { getter (this: FastifyRequest) { return (this as SessionRequest)[kAuth] ?? null } })
   app.decorateRequest('requireAuth', function () { return gate.require(this as SessionRequest) })
@@ -104,21 +103,21 @@ class Gate {
 
   /** Calls back at once where the cache knows the token: no promise, hash, or parsing. */
   enter (request: SessionRequest, reply: FastifyReply, policy: SessionPolicy, done: (error?: Error) => void): void {
-    let credentials: Credentials | null
+    let auth: Auth | undefined
+    let credentials: Credentials | null = null
     try {
-      credentials = credentialsOf(request, this.#options.cookie)
-      if (credentials === null && !policy.optional) throw new TokenMissing()
-      if (credentials?.scheme === 'cookie' && isCrossSite(request)) throw new SessionCrossSite()
+      const authorization = authorizationOf(request)
+      if (authorization !== null) auth = this.#cached(authorization)
+      if (auth === undefined) {
+        credentials = this.#credentials(request, authorization, policy)
+        if (credentials?.scheme === 'cookie') auth = this.#cached(keyOf(credentials.token))
+      }
     } catch (error) {
       return done(refused(reply, error))
     }
-    if (credentials === null) return done()
-
-    const hit = this.#registry.cached(credentials.token)
-    if (hit !== undefined && hit.auth.session.binding === null && credentials.scheme !== 'dpop') {
-      return done(this.#admit(request, reply, policy, hit.auth))
-    }
-    this.#authenticate(request, reply, policy, credentials).then(done, done)
+    if (auth !== undefined) done(this.#admit(request, reply, policy, auth))
+    else if (credentials === null) done()
+    else this.#authenticate(request, reply, policy, credentials).then(done, done)
   }
 
   require (request: SessionRequest): Auth {
@@ -198,7 +197,20 @@ class Gate {
   /** The newest token of the session that the request acts for. */
   #tokenOf (request: SessionRequest): string | undefined {
     const session = request[kOutcome]?.session
-    return typeof session === 'object' ? session.token : credentialsOf(request, this.#options.cookie)?.token
+    return typeof session === 'object' ? session.token : credentialsOf(request, authorizationOf(request), this.#options.cookie)?.token
+  }
+
+  /** What the cache knows of a token that is not bound to a key. */
+  #cached (key: string): Auth | undefined {
+    const auth = this.#registry.cached(key)?.auth
+    return auth?.session.binding === null ? auth : undefined
+  }
+
+  #credentials (request: SessionRequest, authorization: string | null, { optional }: SessionPolicy): Credentials | null {
+    const credentials = credentialsOf(request, authorization, this.#options.cookie)
+    if (credentials === null && !optional) throw new TokenMissing()
+    if (credentials?.scheme === 'cookie' && isCrossSite(request)) throw new SessionCrossSite()
+    return credentials
   }
 
   #admit (request: SessionRequest, reply: FastifyReply, { scope, noStore }: SessionPolicy, auth: Auth): Error | undefined {
@@ -229,7 +241,7 @@ class Gate {
       return await this.#registry.verify(token, { binding })
     } catch (error) {
       const serveCachedFor = policy.serveCachedFor ?? this.#options.serveCachedFor
-      const stale = serveCachedFor > 0 && isCritical(error) ? this.#registry.stale(token, serveCachedFor) : undefined
+      const stale = serveCachedFor > 0 && isCritical(error) ? this.#registry.stale(keyOf(token), serveCachedFor) : undefined
       if (stale === undefined || stale.auth.session.binding !== binding) throw error
       this.#registry.stats.servedStale++
       reply.header('session-cache', 'stale')

@@ -1,5 +1,5 @@
 import { authFrom, type Auth } from './auth.ts'
-import { SessionCache, type CachedToken, type Read } from './cache.ts'
+import { keyOf, SessionCache, type CachedToken, type Read } from './cache.ts'
 import { TokenExpired, TokenInvalid, TokenReused, TokenRevoked } from './errors.ts'
 import type { HookContext, HookRunner } from './hooks.ts'
 import { LastUse } from './last-use.ts'
@@ -43,27 +43,27 @@ export class Verifier {
     this.#cache = new SessionCache(store, options.cache.max, options.cache.maxStaleness)
     // A use that could not be written is noted again by the next one.
     this.#lastUse = new LastUse(async uses => await store.touch(uses).catch(error => options.log(error, 'last uses were not written')))
-    stats.register('cache', () => ({ ...this.#cache.stats, ...this.#cache.sizes }))
+    stats.register('cache', () => ({ ...this.#cache.stats, tokens: this.#cache.size }))
   }
 
   invalidate (ids: readonly string[] | 'all'): void {
     this.#cache.invalidate(ids)
   }
 
-  /** The part of `verify` that needs no store: what a token proves, where that is known for certain. A binding is not looked at. */
-  cached (token: string): CachedToken | undefined {
-    const hit = this.#cache.lookup(token)
-    if (hit !== undefined && !hit.use.noted) this.#lastUse.note(hit.use)
+  /** The part of `verify` that needs no store: what a token proves, by its key, where that is known for certain. A binding is not looked at. */
+  cached (key: string): CachedToken | undefined {
+    const hit = this.#cache.lookup(key)
+    if (hit !== undefined && !hit.noted) this.#lastUse.note(hit)
     return hit
   }
 
-  /** What a token proved when the store was last heard of, at most `age` ms ago. */
-  stale (token: string, age: number): CachedToken | undefined {
-    return this.#cache.stale(token, age)
+  /** What a token proved, by its key, when the store was last heard of, at most `age` ms ago. */
+  stale (key: string, age: number): CachedToken | undefined {
+    return this.#cache.stale(key, age)
   }
 
   async verify (token: string, proof: Proof): Promise<Auth> {
-    const { auth } = this.cached(token) ?? await this.#read(token)
+    const { auth } = this.cached(keyOf(token)) ?? await this.#read(token)
     const { client, binding } = auth.session
     if ((proof.client !== undefined && proof.client !== client) || (proof.binding ?? null) !== binding) throw new TokenInvalid()
     return auth
@@ -115,8 +115,8 @@ export class Verifier {
     if (validUntil === null) throw claim.kind === 'minted' ? new TokenReused() : new TokenExpired()
     if (claim.generation !== null && claim.generation > record.generation) this.#stats.recovered++
 
-    const cached = this.#cache.keep(token, authFrom(record, claim.claims), validUntil, read)
-    if (!cached.use.noted) this.#lastUse.note(cached.use)
+    const cached = this.#cache.keep(keyOf(token), authFrom(record, claim.claims), validUntil, read)
+    this.#lastUse.note(cached)
     return cached
   }
 }

@@ -20,13 +20,14 @@ export interface MemoryStoreOptions {
   keepEndings?: number
   /** endings kept at most, 100,000 by default */
   maxEndings?: number
-  /** ms between two passes that remove what has expired, 1 s by default */
+  /** ms between two passes that remove what has expired, 10 s by default */
   sweepInterval?: number
 }
 
 /** ms that a slice of background work may take before others get their turn */
 const SLICE = 2
-const PAUSE = 20
+/** ms until the next slice of a pass: soon where there is something to remove, else so long that looking takes a hundredth of the core at most */
+const PAUSE = { found: 20, nothing: 200 }
 const ENDED_AT_ONCE = 5000
 
 /** Sessions in the memory of this process: about 800 bytes each with 300 bytes of meta. They are gone when the process ends. */
@@ -46,7 +47,7 @@ export class MemoryStore implements TokenStore {
   #sequence = 0
   #size = 0
 
-  constructor ({ now = Date.now, keepEndings = 86_400_000, maxEndings = 100_000, sweepInterval = 1000 }: MemoryStoreOptions = {}) {
+  constructor ({ now = Date.now, keepEndings = 86_400_000, maxEndings = 100_000, sweepInterval = 10_000 }: MemoryStoreOptions = {}) {
     this.now = now
     this.#endings = new Endings(keepEndings, maxEndings)
     this.#marks = new Marks(now)
@@ -173,7 +174,7 @@ export class MemoryStore implements TokenStore {
     let count = 0
     for (let start = 0; start < doomed.length; start += ENDED_AT_ONCE) {
       if (start > 0) await setImmediate()
-      const slice = doomed.slice(start, start + ENDED_AT_ONCE).filter(entry => this.#isLive(entry))
+      const slice = doomed.slice(start, start + ENDED_AT_ONCE).filter(entry => this.#live(entry.id) === entry)
       const ended = this.#endEntries(slice, cause, told !== undefined)
       count += slice.reduce((sum, { use }) => use === 'once' ? sum : sum + 1, 0)
       told?.(ended, this.now())
@@ -239,24 +240,25 @@ export class MemoryStore implements TokenStore {
     this.#size = 0
   }
 
-  /** The entry of a session that lives; what has expired is ended on sight. */
+  /** The entry of a session that lives. */
   #live (id: string): Entry | undefined {
     const entry = this.#sessions.get(id)
-    if (entry === undefined || deadlineOf(entry) > this.now()) return entry
-    this.#expire(entry)
-    return undefined
+    return entry !== undefined && this.#outlives(entry) ? entry : undefined
   }
 
   #known (id: string): Entry | undefined {
     return this.#live(id) ?? this.#endings.get(id)?.entry
   }
 
-  #isLive (entry: Entry): boolean {
-    return this.#live(entry.id) === entry
+  /** Whether an entry of the index lives on; what has expired is ended on sight. */
+  #outlives (entry: Entry): boolean {
+    if (deadlineOf(entry) > this.now()) return true
+    this.#expire(entry)
+    return false
   }
 
   #liveOf (subject: SubjectEntries): Entry[] {
-    return [...subject.entries].filter(entry => this.#isLive(entry))
+    return [...subject.entries].filter(entry => this.#outlives(entry))
   }
 
   #add (record: SessionRecord, subject: SubjectEntries): Entry {
@@ -349,7 +351,7 @@ export class MemoryStore implements TokenStore {
   async #search ({ tenant, sub, ...rest }: SessionQuery, visit: (entry: Entry) => void): Promise<void> {
     if (sub !== undefined && tenant !== undefined) {
       const subject = this.#subjects.get(subjectKey({ tenant, sub }))
-      for (const entry of subject?.entries ?? []) if (matches(entry, rest) && this.#isLive(entry)) visit(entry)
+      for (const entry of subject?.entries ?? []) if (matches(entry, rest) && this.#outlives(entry)) visit(entry)
       return
     }
     let until = performance.now() + SLICE
@@ -359,27 +361,27 @@ export class MemoryStore implements TokenStore {
         until = performance.now() + SLICE
       }
       const { subject } = entry
-      if ((tenant === undefined || subject.tenant === tenant) && (sub === undefined || subject.sub === sub) && matches(entry, rest) && this.#isLive(entry)) visit(entry)
+      if ((tenant === undefined || subject.tenant === tenant) && (sub === undefined || subject.sub === sub) && matches(entry, rest) && this.#outlives(entry)) visit(entry)
     }
   }
 
-  /** Looks at everything that is kept, a piece a step; what has expired goes. */
-  * #pass (): Generator<undefined, undefined> {
-    for (const [id] of this.#sessions) {
-      this.#live(id)
-      yield
-    }
+  /** Looks at everything that is kept, a piece a step; what has expired goes. Each step tells whether it did. */
+  * #pass (): Generator<boolean, undefined> {
+    for (const [, entry] of this.#sessions) yield !this.#outlives(entry)
     yield * this.#marks.sweep()
   }
 
-  #sweepLater (pass: Generator<undefined, undefined>, delay: number): NodeJS.Timeout {
+  #sweepLater (pass: Generator<boolean, undefined>, delay: number): NodeJS.Timeout {
     this.#sweepTimer = setTimeout(() => {
       this.#endings.age(this.now())
       const until = performance.now() + SLICE
-      let done = false
-      while (!done && performance.now() < until) done = pass.next().done === true
-      if (done) this.#sweepLater(this.#pass(), this.#sweepInterval)
-      else this.#sweepLater(pass, PAUSE)
+      let pause = PAUSE.nothing
+      while (performance.now() < until) {
+        const { done, value: removed } = pass.next()
+        if (done) return this.#sweepLater(this.#pass(), this.#sweepInterval)
+        if (removed) pause = PAUSE.found
+      }
+      this.#sweepLater(pass, pause)
     }, delay).unref()
     return this.#sweepTimer
   }

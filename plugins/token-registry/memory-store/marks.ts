@@ -27,13 +27,10 @@ export class Marks {
     this.#purposes.clear()
   }
 
-  /** Deletes what has expired, a mark a step. */
-  * sweep (): Generator<undefined, undefined> {
+  /** Deletes what has expired, a mark a step, which tells whether it did. */
+  * sweep (): Generator<boolean, undefined> {
     for (const marks of this.#purposes.values()) {
-      for (const [key, expiresAt] of marks) {
-        if (expiresAt <= this.#now()) marks.delete(key)
-        yield
-      }
+      for (const [key, expiresAt] of marks) yield expiresAt <= this.#now() && marks.delete(key)
     }
   }
 }
