@@ -15,7 +15,7 @@ export class BoundedStore implements TokenStore {
   readonly #failed: (error: Error, operation: string) => void
 
   /**
-   * @param timeout ms that a call may take
+   * @param timeout ms that a call may take; Infinity for a store that cannot hang
    * @param failed is told each critical error
    */
   constructor (store: TokenStore, timeout: number, failed: (error: Error, operation: string) => void) {
@@ -99,7 +99,7 @@ export class BoundedStore implements TokenStore {
     return this.#bounded('close', () => this.#store.close())
   }
 
-  async #bounded<T> (operation: string, call: () => T | Promise<T>): Promise<T> {
+  async #bounded<T> (operation: string, call: () => Promise<T>): Promise<T> {
     try {
       return await within(call(), this.#timeout, () => new StoreTimeout(operation, this.#timeout))
     } catch (error) {

@@ -1,19 +1,21 @@
 /**
  * Waits for work, but not longer than a time. The timer is always cleared; work that comes late is left to itself, its failure included.
  *
- * @param ms how long to wait
+ * @param ms how long to wait; Infinity for as long as it takes
  * @param late makes the error where the time is over
  */
-export async function within<T> (work: T | PromiseLike<T>, ms: number, late: () => Error): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const deadline = new Promise<never>((resolve, reject) => {
-    timer = setTimeout(() => reject(late()), ms)
+export function within<T> (work: PromiseLike<T>, ms: number, late: () => Error): PromiseLike<T> {
+  if (ms === Infinity) return work
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(late()), ms)
+    work.then(value => {
+      clearTimeout(timer)
+      resolve(value)
+    }, error => {
+      clearTimeout(timer)
+      reject(error)
+    })
   })
-  try {
-    return await Promise.race([work, deadline])
-  } finally {
-    clearTimeout(timer)
-  }
 }
 
 export function isThenable<T> (value: T | PromiseLike<T>): value is PromiseLike<T> {

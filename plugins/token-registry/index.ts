@@ -42,7 +42,9 @@ const tokenRegistry: FastifyPluginAsync<TokenRegistryOptions> = async (app, give
   const mint = new TokenMint(options.secret)
   const brought = given.store ?? app.tokenStore
   const store = completeStore(brought ?? new MemoryStore())
-  const registry = new TokenRegistry(store, mint, options, (error, message) => app.log.error(error, message))
+  // What answers out of this process needs no deadline.
+  const storeTimeout = brought === undefined ? Infinity : options.operationTimeout
+  const registry = new TokenRegistry(store, mint, { ...options, storeTimeout }, (error, message) => app.log.error(error, message))
 
   app.decorate('tokenRegistry', registry)
   wireRequests(app, registry, options)

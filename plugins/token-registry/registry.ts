@@ -75,9 +75,9 @@ export class TokenRegistry {
   #operations = 0
 
   /** @param log is told failures that no caller sees */
-  constructor (store: TokenStore, mint: TokenMint, options: RegistryOptions, log: (error: unknown, message: string) => void) {
+  constructor (store: TokenStore, mint: TokenMint, options: RegistryOptions & { storeTimeout: number }, log: (error: unknown, message: string) => void) {
     this.#hooks = new HookRunner(options.hookTimeout, log)
-    this.#store = new BoundedStore(store, options.operationTimeout, (error, operation) => this.#hooks.tell('onError', error, { operation }))
+    this.#store = new BoundedStore(store, options.storeTimeout, (error, operation) => this.#hooks.tell('onError', error, { operation }))
     this.#mint = mint
     this.#options = options
     this.#validate = validatorOf(options.validator, options.hookTimeout)
