@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { execFile } from 'node:child_process'
-import { mkdir, readdir, readFile, watch, writeFile } from 'node:fs/promises'
+import { once } from 'node:events'
+import { watch } from 'node:fs'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import bcrypt from 'bcryptjs'
@@ -322,11 +324,16 @@ interface OpenApi {
 async function newestMail (dataDir: string): Promise<string> {
   const outbox = join(dataDir, 'outbox')
   await mkdir(outbox, { recursive: true })
-  const changes = watch(outbox, { signal: AbortSignal.timeout(10_000) })[Symbol.asyncIterator]()
-  for (;;) {
-    const [name] = (await readdir(outbox)).filter(file => file.endsWith('.txt')).sort().reverse()
-    if (name !== undefined) return await readFile(join(outbox, name), 'utf8')
-    await changes.next()
+  const watcher = watch(outbox)
+  try {
+    for (;;) {
+      const change = once(watcher, 'change')
+      const [name] = (await readdir(outbox)).filter(file => file.endsWith('.txt')).sort().reverse()
+      if (name !== undefined) return await readFile(join(outbox, name), 'utf8')
+      await change
+    }
+  } finally {
+    watcher.close()
   }
 }
 
