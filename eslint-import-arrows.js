@@ -29,7 +29,8 @@ export const importArrows = {
     }
 
     function check (node) {
-      const specifier = node.source?.value
+      // Of a template, what it begins with tells where it leads.
+      const specifier = node.source?.value ?? node.source?.quasis?.[0].value.cooked
       if (typeof specifier !== 'string') return
       const rule = fault(specifier)
       if (rule !== null) context.report({ node, messageId: 'arrow', data: { from: home, to: specifier, rule } })
