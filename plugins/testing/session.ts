@@ -1,5 +1,5 @@
-import { hash, randomBytes, randomUUID } from 'node:crypto'
-import type { SessionData, SessionRecord, Subject } from '../token-registry/index.ts'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { tagOf, type SessionData, type SessionRecord } from '../token-registry/index.ts'
 
 /** What `issue` and `save` take: valid for every validator. */
 export function sessionData (overrides: Partial<SessionData> = {}): SessionData {
@@ -11,11 +11,11 @@ export function sessionData (overrides: Partial<SessionData> = {}): SessionData 
   }
 }
 
-/** A session as a store keeps it: issued now, for an hour, with an id that no other has. */
+/** A session as a store keeps it: issued now, for an hour, with an id such as the registry mints. */
 export function sessionRecord (overrides: Partial<SessionRecord> = {}): SessionRecord {
   const { tenant = '', sub = 'alice', issuedAt = Date.now() } = overrides
   return {
-    id: newId({ tenant, sub }),
+    id: tagOf({ tenant, sub }) + randomBytes(15).toString('base64url'),
     tenant,
     sub,
     client: null,
@@ -35,10 +35,4 @@ export function sessionRecord (overrides: Partial<SessionRecord> = {}): SessionR
     op: randomUUID(),
     ...overrides
   }
-}
-
-/** An id such as the registry mints: the tag of the subject, by which its records share a slot of a Redis Cluster, then 15 bytes. */
-function newId ({ tenant, sub }: Subject): string {
-  const tag = hash('sha256', `${tenant.length}:${tenant}${sub.length}:${sub}`, 'base64url').slice(0, 4)
-  return tag + randomBytes(15).toString('base64url')
 }
