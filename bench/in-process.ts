@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
+import { setImmediate } from 'node:timers/promises'
 import Fastify from 'fastify'
 import tokenRegistry from 'fastify-token-registry'
 import { isCallName, type CallName } from './calls.ts'
@@ -62,9 +63,9 @@ const samples: Readonly<Record<CallName, Sample>> = {
     }
   },
   save: {
-    over: () => Array.from({ length: LENGTH }, () => randomBytes(32).toString('base64url')),
+    over: () => Array.from({ length: LENGTH }, () => `adopted-${randomBytes(32).toString('base64url')}`),
     async loop (adopted) {
-      for (const token of adopted) await registry.save(token, { sub: token.slice(0, 2) })
+      for (const token of adopted) await registry.save(token, { sub: token.slice(-2) })
     }
   },
   verify: {
@@ -99,7 +100,11 @@ const samples: Readonly<Record<CallName, Sample>> = {
   },
   revokeAll: {
     async over () {
-      await issue(Array<string>(10_000).fill('everywhere'))
+      // In several turns of the event loop, as sign-ins come.
+      for (let i = 0; i < 20; i++) {
+        await issue(Array<string>(500).fill('everywhere'))
+        await setImmediate()
+      }
       return ['everywhere']
     },
     async loop (subs) {

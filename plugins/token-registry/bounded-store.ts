@@ -15,7 +15,7 @@ export class BoundedStore implements TokenStore {
   readonly #failed: (error: Error, operation: string) => void
 
   /**
-   * @param timeout ms that a call may take; Infinity for a store that cannot hang
+   * @param timeout ms that a call may take
    * @param failed is told each critical error
    */
   constructor (store: TokenStore, timeout: number, failed: (error: Error, operation: string) => void) {

@@ -12,8 +12,8 @@ export interface CachedToken {
   /** ms; Infinity where the session has no idle timeout */
   readonly idleTimeout: number
   usedAt: number
-  /** Whether its last use waits to be written. */
-  noted: boolean
+  /** When its last use will be written, by the monotonic clock; Infinity where that need not be. */
+  writeBy: number
 }
 
 export interface CacheStats {
@@ -106,7 +106,7 @@ export class SessionCache {
 
   /** Keeps the token that proved a session now, while the read is alive: nothing may be awaited in between. */
   keep (key: string, auth: Auth, validUntil: number, read: Read): CachedToken {
-    const cached = { auth, validUntil, readAt: read.at, idleTimeout: auth.session.idleTimeout ?? Infinity, usedAt: this.#store.now(), noted: false }
+    const cached = { auth, validUntil, readAt: read.at, idleTimeout: auth.session.idleTimeout ?? Infinity, usedAt: this.#store.now(), writeBy: Infinity }
     if (read.alive && this.#half > 0) this.#put(key, cached)
     return cached
   }

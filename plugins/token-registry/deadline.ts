@@ -1,11 +1,10 @@
 /**
  * Waits for work, but not longer than a time. The timer is always cleared; work that comes late is left to itself, its failure included.
  *
- * @param ms how long to wait; Infinity for as long as it takes
+ * @param ms how long to wait
  * @param late makes the error where the time is over
  */
 export function within<T> (work: PromiseLike<T>, ms: number, late: () => Error): PromiseLike<T> {
-  if (ms === Infinity) return work
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(late()), ms)
     work.then(value => {

@@ -43,7 +43,7 @@ const tokenRegistry: FastifyPluginAsync<TokenRegistryOptions> = async (app, give
   const brought = given.store ?? app.tokenStore
   const store = completeStore(brought ?? new MemoryStore())
   // What answers out of this process needs no deadline.
-  const storeTimeout = brought === undefined ? Infinity : options.operationTimeout
+  const storeTimeout = brought === undefined ? null : options.operationTimeout
   const registry = new TokenRegistry(store, mint, { ...options, storeTimeout }, (error, message) => app.log.error(error, message))
 
   app.decorate('tokenRegistry', registry)

@@ -10,7 +10,7 @@ const LONGEST = 60_000
  */
 export class LastUse {
   readonly #write: (uses: readonly SessionUse[]) => Promise<void>
-  readonly #pending = new Map<string, { use: CachedToken, due: number }>()
+  readonly #pending = new Map<string, CachedToken>()
   #timer: NodeJS.Timeout | null = null
   #firesAt = Infinity
 
@@ -22,11 +22,11 @@ export class LastUse {
   note (use: CachedToken): void {
     const { id } = use.auth.session
     const before = this.#pending.get(id)
-    if (before !== undefined) before.use.noted = false
-    use.noted = true
-    const due = Math.min(performance.now() + Math.min(LONGEST, use.idleTimeout / 10), before?.due ?? Infinity)
-    this.#pending.set(id, { use, due })
-    if (due < this.#firesAt) this.#arm(due)
+    const writeBy = Math.min(performance.now() + Math.min(LONGEST, use.idleTimeout / 10), before?.writeBy ?? Infinity)
+    if (before !== undefined) before.writeBy = Infinity
+    use.writeBy = writeBy
+    this.#pending.set(id, use)
+    if (writeBy < this.#firesAt) this.#arm(writeBy)
   }
 
   /** Writes everything that waits. */
@@ -39,12 +39,12 @@ export class LastUse {
     this.#firesAt = Infinity
     const uses: SessionUse[] = []
     let next = Infinity
-    for (const [id, { use, due }] of this.#pending) {
-      if (due > now) {
-        next = Math.min(next, due)
+    for (const [id, use] of this.#pending) {
+      if (use.writeBy > now) {
+        next = Math.min(next, use.writeBy)
         continue
       }
-      use.noted = false
+      use.writeBy = Infinity
       this.#pending.delete(id)
       uses.push({ id, at: use.usedAt })
     }

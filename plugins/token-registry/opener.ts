@@ -55,7 +55,7 @@ export class TokenOpener {
   }
 
   /** @throws {TokenMissing | TokenInvalid} */
-  async open (token: string): Promise<Claim> {
+  open (token: string): Claim | Promise<Claim> {
     if (token === '') throw new TokenMissing()
     if (looksLikeOurs(token)) {
       const opened = this.#mint.open(token)
@@ -63,7 +63,7 @@ export class TokenOpener {
       return { id: opened.id, kind: 'minted', use: opened.use, generation: opened.generation, expiresAt: Infinity, claims: NO_CLAIMS }
     }
     const type = this.#types.find(type => type.matches(token))
-    if (type !== undefined) return await this.#openForeign(type, token)
+    if (type !== undefined) return this.#openForeign(type, token)
     if (!isAdoptable(token)) throw new TokenInvalid()
     return { id: adoptedId(token), kind: 'adopted', use: null, generation: null, expiresAt: Infinity, claims: NO_CLAIMS }
   }

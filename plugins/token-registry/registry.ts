@@ -74,10 +74,13 @@ export class TokenRegistry {
   readonly #opPrefix = randomBytes(9).toString('base64url')
   #operations = 0
 
-  /** @param log is told failures that no caller sees */
-  constructor (store: TokenStore, mint: TokenMint, options: RegistryOptions & { storeTimeout: number }, log: (error: unknown, message: string) => void) {
+  /**
+   * @param options `storeTimeout`: ms that a call of the store may take; null for a store that neither hangs nor fails
+   * @param log is told failures that no caller sees
+   */
+  constructor (store: TokenStore, mint: TokenMint, options: RegistryOptions & { storeTimeout: number | null }, log: (error: unknown, message: string) => void) {
     this.#hooks = new HookRunner(options.hookTimeout, log)
-    this.#store = new BoundedStore(store, options.storeTimeout, (error, operation) => this.#hooks.tell('onError', error, { operation }))
+    this.#store = options.storeTimeout === null ? store : new BoundedStore(store, options.storeTimeout, (error, operation) => this.#hooks.tell('onError', error, { operation }))
     this.#mint = mint
     this.#options = options
     this.#validate = validatorOf(options.validator, options.hookTimeout)
@@ -150,8 +153,8 @@ export class TokenRegistry {
    *
    * @throws `FST_TOKEN_MISSING`, `FST_TOKEN_INVALID`, `FST_TOKEN_EXPIRED`, `FST_TOKEN_REVOKED`, `FST_TOKEN_REUSED`, `FST_STORE_*`
    */
-  async verify (token: string, proof: Proof = {}): Promise<Auth> {
-    return await this.#verifier.verify(token, proof)
+  verify (token: string, proof: Proof = {}): Promise<Auth> {
+    return this.#verifier.verify(token, proof)
   }
 
   /**
@@ -175,8 +178,8 @@ export class TokenRegistry {
   }
 
   /** The session that a token of any use stands for; null where it is none, or no longer. */
-  async get (token: string): Promise<SessionRecord | null> {
-    return await this.#verifier.get(token)
+  get (token: string): Promise<SessionRecord | null> {
+    return this.#verifier.get(token)
   }
 
   /** The session of an id, of any use; null where there is none, or no longer. */

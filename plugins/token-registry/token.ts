@@ -26,6 +26,7 @@ const bytes = Buffer.alloc(END)
 const message = bytes.subarray(0, MAC)
 const mac = bytes.subarray(MAC)
 const secret = bytes.subarray(SECRET, GENERATION)
+const idBytes = Buffer.alloc(18)
 
 /** What a token whose MAC is right says. */
 export interface OpenedToken {
@@ -118,9 +119,11 @@ function unpack (token: string): TokenUse | null {
   return use
 }
 
-/** The id of the session whose token the buffer holds: 15 bytes are 20 characters of base64url, 3 are 4. */
+/** The id of the session whose token the buffer holds. */
 function idOf (): string {
-  return bytes.toString('base64url', TAG, SECRET) + hash('sha256', secret, 'base64url').slice(0, 20)
+  bytes.copy(idBytes, 0, TAG, SECRET)
+  idBytes.write(hash('sha256', secret, 'binary'), SECRET - TAG, 'latin1') // as much of it as there is room for
+  return idBytes.toString('base64url')
 }
 
 // Random bytes cost least by the page. What was drawn is wiped.

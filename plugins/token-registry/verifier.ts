@@ -1,5 +1,6 @@
 import { authFrom, type Auth } from './auth.ts'
 import { keyOf, SessionCache, type CachedToken, type Read } from './cache.ts'
+import { isThenable } from './deadline.ts'
 import { TokenExpired, TokenInvalid, TokenReused, TokenRevoked } from './errors.ts'
 import type { HookContext, HookRunner } from './hooks.ts'
 import { LastUse } from './last-use.ts'
@@ -53,7 +54,7 @@ export class Verifier {
   /** The part of `verify` that needs no store: what a token proves, by its key, where that is known for certain. A binding is not looked at. */
   cached (key: string): CachedToken | undefined {
     const hit = this.#cache.lookup(key)
-    if (hit !== undefined && !hit.noted) this.#lastUse.note(hit)
+    if (hit !== undefined && hit.writeBy === Infinity) this.#lastUse.note(hit)
     return hit
   }
 
@@ -63,7 +64,8 @@ export class Verifier {
   }
 
   async verify (token: string, proof: Proof): Promise<Auth> {
-    const { auth } = this.cached(keyOf(token)) ?? await this.#read(token)
+    const key = keyOf(token)
+    const { auth } = this.cached(key) ?? await this.#read(token, key)
     const { client, binding } = auth.session
     if ((proof.client !== undefined && proof.client !== client) || (proof.binding ?? null) !== binding) throw new TokenInvalid()
     return auth
@@ -77,12 +79,9 @@ export class Verifier {
     return provesUntil(claim, session, this.#options.reuseWindow, this.#store.now()) === null ? null : session
   }
 
-  async getById (id: string, operation: 'get' | 'verify'): Promise<SessionRecord | null> {
-    const context = this.#options.newContext(operation)
-    if (this.#hooks.has('preGet')) await this.#hooks.before('preGet', id, context)
-    const session = await this.#store.get(id)
-    if (this.#hooks.has('postGet')) await this.#hooks.after('postGet', session, context)
-    return session
+  getById (id: string, operation: 'get' | 'verify'): Promise<SessionRecord | null> {
+    const hooked = this.#hooks.has('preGet') || this.#hooks.has('postGet')
+    return hooked ? this.#getHooked(id, this.#options.newContext(operation)) : this.#store.get(id)
   }
 
   /** Why the token of a session that does not live is refused. */
@@ -94,14 +93,22 @@ export class Verifier {
     await this.#lastUse.flush()
   }
 
-  async #read (token: string): Promise<CachedToken> {
-    const claim = await this.#opener.open(token)
+  async #getHooked (id: string, context: HookContext): Promise<SessionRecord | null> {
+    if (this.#hooks.has('preGet')) await this.#hooks.before('preGet', id, context)
+    const session = await this.#store.get(id)
+    if (this.#hooks.has('postGet')) await this.#hooks.after('postGet', session, context)
+    return session
+  }
+
+  async #read (token: string, key: string): Promise<CachedToken> {
+    const opening = this.#opener.open(token)
+    const claim = isThenable(opening) ? await opening : opening
     if (claim.kind === 'minted' && claim.use !== 'session') throw new TokenInvalid()
 
     const read = this.#cache.read(claim.id, () => this.getById(claim.id, 'verify'))
     try {
       const record = await read.record
-      if (record !== null) return this.#prove(token, claim, record, read)
+      if (record !== null) return this.#prove(key, claim, record, read)
     } finally {
       this.#cache.done(read)
     }
@@ -109,13 +116,13 @@ export class Verifier {
   }
 
   /** Nothing may be awaited in here: an invalidation would be missed. */
-  #prove (token: string, claim: Claim, record: SessionRecord, read: Read): CachedToken {
+  #prove (key: string, claim: Claim, record: SessionRecord, read: Read): CachedToken {
     if (!authenticates(claim, record)) throw new TokenInvalid()
     const validUntil = provesUntil(claim, record, this.#options.reuseWindow, this.#store.now())
     if (validUntil === null) throw claim.kind === 'minted' ? new TokenReused() : new TokenExpired()
     if (claim.generation !== null && claim.generation > record.generation) this.#stats.recovered++
 
-    const cached = this.#cache.keep(keyOf(token), authFrom(record, claim.claims), validUntil, read)
+    const cached = this.#cache.keep(key, authFrom(record, claim.claims), validUntil, read)
     this.#lastUse.note(cached)
     return cached
   }

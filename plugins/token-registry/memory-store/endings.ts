@@ -1,74 +1,116 @@
 import type { EndCause, Ending } from '../record.ts'
 import type { Entry } from './entry.ts'
 
-/** What is kept of a session that has ended. */
-export interface Tombstone {
-  entry: Entry
-  cause: EndCause
-  at: number
+/** How a session ended. Those that end together share one. */
+export interface Ended {
+  readonly cause: EndCause
+  readonly at: number
+  /** Until when it is remembered, ms since the epoch. */
+  readonly until: number
 }
 
-/**
- * The endings of the recent past, in two generations: when the younger one is full or old, it becomes the elder and the elder is forgotten.
- * So memory is bounded, an ending is kept for `keep` to `2 × keep`, and nothing is ever searched for what to drop.
- */
+export type EndedEntry = Entry & { ended: Ended }
+
+const FORGOTTEN_AT_ONCE = 1000
+
+/** The sessions that ended in the recent past, and which operation ended them: a queue, the first to end first, bounded by time and number. */
 export class Endings {
+  readonly #now: () => number
   readonly #keep: number
   readonly #max: number
-  #young = new Generation(0)
-  #old = new Generation(0)
+  readonly #forget: (entry: EndedEntry) => void
+  readonly #byOp = new Map<string, EndedEntry[]>()
+  #queue: EndedEntry[] = []
+  #first = 0
+  #forgetting: NodeJS.Immediate | undefined
 
   /**
-   * @param keep ms that an ending is kept at least, unless there are too many
-   * @param max endings kept at most
+   * @param keep ms that an ending is remembered, unless there are too many
+   * @param max endings remembered at most; for a moment, while others get their turn, twice as many
+   * @param forget is told each that is no longer
    */
-  constructor (keep: number, max: number) {
+  constructor (now: () => number, keep: number, max: number, forget: (entry: EndedEntry) => void) {
+    this.#now = now
     this.#keep = keep
     this.#max = max
-  }
-
-  get (id: string): Tombstone | undefined {
-    return this.#young.byId.get(id) ?? this.#old.byId.get(id)
+    this.#forget = forget
   }
 
   /** What an operation ended: its repetition gets the same answer. */
-  of (op: string): readonly Tombstone[] {
-    return [...this.#old.byOp.get(op) ?? [], ...this.#young.byOp.get(op) ?? []]
+  of (op: string): readonly EndedEntry[] {
+    return this.#byOp.get(op) ?? []
   }
 
-  /** @param now when it was noticed, from which on it is kept */
-  add (tombstone: Tombstone, now: number): void {
-    this.age(now)
-    if (this.#young.byId.size >= this.#max / 2) this.#turn(now)
-    const { byId, byOp } = this.#young
-    byId.set(tombstone.entry.id, tombstone)
-    const sameOp = byOp.get(tombstone.cause.op)
-    if (sameOp === undefined) byOp.set(tombstone.cause.op, [tombstone])
-    else sameOp.push(tombstone)
+  /** @param at when it was, where that is only noticed now */
+  ended (cause: EndCause, at = this.#now()): Ended {
+    return { cause, at, until: this.#now() + this.#keep }
   }
 
-  /** Forgets what is old. */
-  age (now: number): void {
-    if (now - this.#young.since >= this.#keep) this.#turn(now)
+  /** Remembers what an operation ended. */
+  add (entries: readonly EndedEntry[], op: string): void {
+    const before = this.#byOp.get(op)
+    if (before === undefined) this.#byOp.set(op, [...entries])
+    else before.push(...entries)
+    for (const entry of entries) this.addExpired(entry)
   }
 
-  #turn (now: number): void {
-    this.#old = this.#young
-    this.#young = new Generation(now)
+  /** Remembers what no operation ended, which none repeats. */
+  addExpired (entry: EndedEntry): void {
+    this.#queue.push(entry)
+    if (this.#excess > 0) this.#forgetSoon()
+    if (this.#excess > this.#max) this.#forgetFirst()
+  }
+
+  /** Forgets what is past, an ending a step. */
+  * sweep (): Generator<true, undefined> {
+    for (let entry = this.#queue[this.#first]; entry !== undefined && this.isPast(entry); entry = this.#queue[this.#first]) {
+      this.#forgetFirst()
+      yield true
+    }
+  }
+
+  /** Whether an ending is not to be told any more. */
+  isPast (entry: EndedEntry): boolean {
+    return entry.ended.until < this.#now()
+  }
+
+  clear (): void {
+    clearImmediate(this.#forgetting)
+    this.#byOp.clear()
+    this.#queue = []
+    this.#first = 0
+  }
+
+  /** How many there are too many. */
+  get #excess (): number {
+    return this.#queue.length - this.#first - this.#max
+  }
+
+  /** A slice at a time: whoever ends sessions does not wait for what ended long ago. */
+  #forgetSoon (): void {
+    this.#forgetting ??= setImmediate(() => {
+      this.#forgetting = undefined
+      for (let slice = Math.min(this.#excess, FORGOTTEN_AT_ONCE); slice > 0; slice--) this.#forgetFirst()
+      if (this.#excess > 0) this.#forgetSoon()
+    }).unref()
+  }
+
+  #forgetFirst (): void {
+    const entry = this.#queue[this.#first++] as EndedEntry // those who call have seen that there is one
+    this.#byOp.delete(entry.ended.cause.op)
+    this.#forget(entry)
+    // The part that is done with is cut off when it is the larger one.
+    if (this.#first * 2 > this.#queue.length) {
+      this.#queue = this.#queue.slice(this.#first)
+      this.#first = 0
+    }
   }
 }
 
-class Generation {
-  readonly since: number
-  readonly byId = new Map<string, Tombstone>()
-  readonly byOp = new Map<string, Tombstone[]>()
-
-  constructor (since: number) {
-    this.since = since
-  }
+export function isEnded (entry: Entry): entry is EndedEntry {
+  return entry.ended !== null
 }
 
-export function endingOf ({ entry, cause, at }: Tombstone): Ending {
-  const { id, subject: { tenant, sub } } = entry
+export function endingOf ({ id, subject: { tenant, sub }, ended: { cause, at } }: EndedEntry): Ending {
   return { id, tenant, sub, reason: cause.reason, by: cause.by, op: cause.op, at }
 }

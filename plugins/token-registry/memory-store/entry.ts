@@ -1,5 +1,6 @@
 import type { SessionMeta, SessionRecord } from '../record.ts'
 import type { SessionQuery } from '../store.ts'
+import type { Ended } from './endings.ts'
 
 /** A session as it lies in memory: meta as JSON, so that what is stored and what is handed out never share an object. */
 export interface Entry extends Omit<SessionRecord, 'tenant' | 'sub' | 'meta' | 'version'> {
@@ -8,6 +9,8 @@ export interface Entry extends Omit<SessionRecord, 'tenant' | 'sub' | 'meta' | '
   version: string | undefined
   /** Counts insertions: the order of lists. */
   readonly sequence: number
+  /** null while it lives */
+  ended: Ended | null
 }
 
 /** What one subject holds, one-time tokens included. */
@@ -40,7 +43,8 @@ export function entryOf (record: SessionRecord, subject: SubjectEntries, sequenc
     version: record.version,
     kid: record.kid,
     op: record.op,
-    sequence
+    sequence,
+    ended: null
   }
 }
 
@@ -91,5 +95,6 @@ function hasMeta (entry: Entry, key: 'deviceId' | 'ipAddress', wanted: string | 
 }
 
 function metaOf (entry: Entry): SessionMeta {
-  return JSON.parse(entry.meta) as SessionMeta // written by entryOf
+  // Most tokens of machines have none.
+  return entry.meta === '{}' ? {} : JSON.parse(entry.meta) as SessionMeta // written by entryOf
 }

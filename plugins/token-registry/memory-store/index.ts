@@ -7,7 +7,7 @@ import type {
   StoreHealth, TokenStore
 } from '../store.ts'
 import { subjectKey } from '../token.ts'
-import { Endings, endingOf } from './endings.ts'
+import { endingOf, Endings, isEnded, type Ended, type EndedEntry } from './endings.ts'
 import { entryOf, matches, recordOf, scopeOf, type Entry, type SubjectEntries } from './entry.ts'
 import { choose } from './limits.ts'
 import { Marks } from './marks.ts'
@@ -16,9 +16,9 @@ import { everyCharacter, ShardedMap } from './sharded-map.ts'
 export interface MemoryStoreOptions {
   /** The clock, ms since the epoch; `Date.now` by default. */
   now?: () => number
-  /** ms for which an ending is kept at least, a day by default */
+  /** ms for which an ending is kept, a day by default */
   keepEndings?: number
-  /** endings kept at most, 100,000 by default */
+  /** endings kept at most, 100,000 by default; for a moment twice as many, when many sessions end at once */
   maxEndings?: number
   /** ms between two passes that remove what has expired, 10 s by default */
   sweepInterval?: number
@@ -35,6 +35,7 @@ export class MemoryStore implements TokenStore {
   readonly name = 'memory'
   readonly staleness = 0
   readonly now: () => number
+  /** Those that live, and those whose ending is remembered. */
   readonly #sessions = new ShardedMap<Entry>()
   readonly #subjects = new ShardedMap<SubjectEntries>(everyCharacter)
   readonly #endings: Endings
@@ -45,11 +46,12 @@ export class MemoryStore implements TokenStore {
   readonly #bornAt: number
   #sweepTimer: NodeJS.Timeout
   #sequence = 0
+  /** How many live. */
   #size = 0
 
   constructor ({ now = Date.now, keepEndings = 86_400_000, maxEndings = 100_000, sweepInterval = 10_000 }: MemoryStoreOptions = {}) {
     this.now = now
-    this.#endings = new Endings(keepEndings, maxEndings)
+    this.#endings = new Endings(now, keepEndings, maxEndings, entry => this.#forget(entry))
     this.#marks = new Marks(now)
     this.#sweepInterval = sweepInterval
     this.#bornAt = now()
@@ -65,8 +67,8 @@ export class MemoryStore implements TokenStore {
       const before = this.#storedBefore(own, subject, op)
       if (before !== null) {
         own.forEach((record, index) => stored.set(record, before[index] as Entry))
-        const evicted = this.#endings.of(op).filter(({ entry }) => entry.subject.key === subject.key)
-        outcome.evicted.push(...evicted.map(({ entry }) => recordOf(entry)))
+        const evicted = this.#endings.of(op).filter(entry => entry.subject.key === subject.key)
+        outcome.evicted.push(...evicted.map(recordOf))
         continue
       }
       const { victims, refused } = choose(limits.length === 0 ? [] : this.#liveOf(subject), own, limits)
@@ -87,12 +89,12 @@ export class MemoryStore implements TokenStore {
   }
 
   async get (id: string): Promise<SessionRecord | null> {
-    const entry = this.#live(id)
+    const entry = this.#alive(id)
     return entry === undefined ? null : recordOf(entry)
   }
 
   async update (id: string, patch: SessionPatch, revision?: number): Promise<SessionRecord | null> {
-    const entry = this.#live(id)
+    const entry = this.#alive(id)
     if (entry === undefined) return null
 
     const meta = patch.meta === undefined ? entry.meta : JSON.stringify(patch.meta)
@@ -113,7 +115,7 @@ export class MemoryStore implements TokenStore {
   }
 
   async rotate (id: string, presented: Presented, op: string): Promise<RotateOutcome> {
-    const entry = this.#live(id)
+    const entry = this.#alive(id)
     if (entry === undefined) return this.#endedSince(id, op)
 
     const now = this.now()
@@ -140,7 +142,7 @@ export class MemoryStore implements TokenStore {
 
   async touch (uses: readonly SessionUse[]): Promise<void> {
     for (const { id, at } of uses) {
-      const entry = this.#live(id)
+      const entry = this.#alive(id)
       if (entry !== undefined && at > entry.lastUsedAt) entry.lastUsedAt = at
     }
   }
@@ -148,10 +150,10 @@ export class MemoryStore implements TokenStore {
   async end (ids: readonly string[], cause: EndCause): Promise<SessionRecord[]> {
     const ended: SessionRecord[] = []
     for (const id of new Set(ids)) {
-      const entry = this.#live(id)
-      const before = this.#endings.get(id)
-      if (entry !== undefined) ended.push(...this.#endEntries([entry], cause))
-      else if (before?.cause.op === cause.op) ended.push(recordOf(before.entry))
+      const entry = this.#known(id)
+      if (entry === undefined) continue
+      if (!isEnded(entry)) ended.push(...this.#endEntries([entry], cause))
+      else if (entry.ended.cause.op === cause.op) ended.push(recordOf(entry))
     }
     return ended
   }
@@ -160,8 +162,8 @@ export class MemoryStore implements TokenStore {
     const before = this.#endings.of(cause.op)
     const [first] = before
     if (first !== undefined) {
-      told?.(before.map(({ entry }) => recordOf(entry)), first.at)
-      return before.filter(({ entry }) => entry.use !== 'once').length
+      told?.(before.map(recordOf), first.ended.at)
+      return before.filter(({ use }) => use !== 'once').length
     }
 
     const subject = this.#subjects.get(subjectKey({ tenant, sub }))
@@ -169,12 +171,12 @@ export class MemoryStore implements TokenStore {
 
     // All are found before any is ended: what is issued from here on is not among them.
     const kept = new Set(except)
-    const doomed = [...subject.entries].filter(({ id }) => !kept.has(id))
+    const doomed = [...subject.entries]
 
     let count = 0
     for (let start = 0; start < doomed.length; start += ENDED_AT_ONCE) {
       if (start > 0) await setImmediate()
-      const slice = doomed.slice(start, start + ENDED_AT_ONCE).filter(entry => this.#live(entry.id) === entry)
+      const slice = doomed.slice(start, start + ENDED_AT_ONCE).filter(entry => !kept.has(entry.id) && subject.entries.has(entry) && this.#lives(entry))
       const ended = this.#endEntries(slice, cause, told !== undefined)
       count += slice.reduce((sum, { use }) => use === 'once' ? sum : sum + 1, 0)
       told?.(ended, this.now())
@@ -183,10 +185,8 @@ export class MemoryStore implements TokenStore {
   }
 
   async ending (id: string): Promise<Ending | null> {
-    // An expiry that nobody noticed is noticed now.
-    this.#live(id)
-    const tombstone = this.#endings.get(id)
-    return tombstone === undefined ? null : endingOf(tombstone)
+    const entry = this.#known(id)
+    return entry !== undefined && isEnded(entry) ? endingOf(entry) : null
   }
 
   async find (query: SessionQuery, { limit, cursor = null }: Page): Promise<FoundSessions> {
@@ -236,29 +236,34 @@ export class MemoryStore implements TokenStore {
     clearTimeout(this.#sweepTimer)
     this.#sessions.clear()
     this.#subjects.clear()
+    this.#endings.clear()
     this.#marks.clear()
     this.#size = 0
   }
 
   /** The entry of a session that lives. */
-  #live (id: string): Entry | undefined {
+  #alive (id: string): Entry | undefined {
     const entry = this.#sessions.get(id)
-    return entry !== undefined && this.#outlives(entry) ? entry : undefined
+    return entry !== undefined && this.#lives(entry) ? entry : undefined
   }
 
+  /** The entry of a session that lives, or whose ending is remembered. */
   #known (id: string): Entry | undefined {
-    return this.#live(id) ?? this.#endings.get(id)?.entry
+    const entry = this.#sessions.get(id)
+    if (entry === undefined || this.#lives(entry)) return entry
+    return isEnded(entry) && this.#endings.isPast(entry) ? undefined : entry
   }
 
-  /** Whether an entry of the index lives on; what has expired is ended on sight. */
-  #outlives (entry: Entry): boolean {
+  /** What has expired is ended on sight. */
+  #lives (entry: Entry): boolean {
+    if (isEnded(entry)) return false
     if (deadlineOf(entry) > this.now()) return true
     this.#expire(entry)
     return false
   }
 
   #liveOf (subject: SubjectEntries): Entry[] {
-    return [...subject.entries].filter(entry => this.#outlives(entry))
+    return [...subject.entries].filter(entry => this.#lives(entry))
   }
 
   #add (record: SessionRecord, subject: SubjectEntries): Entry {
@@ -292,7 +297,7 @@ export class MemoryStore implements TokenStore {
   }
 
   #isConsumed (origin: string, subject: SubjectEntries): boolean {
-    const entry = this.#live(origin)
+    const entry = this.#alive(origin)
     return entry?.use === 'once' && entry.generation > 0 && entry.subject.key === subject.key
   }
 
@@ -308,39 +313,42 @@ export class MemoryStore implements TokenStore {
 
   /** The answer for a session that does not live: the first one again where the operation is repeated. */
   #endedSince (id: string, op: string): RotateOutcome {
-    const tombstone = this.#endings.get(id)
-    if (tombstone?.entry.op === op) return { status: 'rotated', session: recordOf(tombstone.entry), recovered: false }
-    if (tombstone?.cause.op !== op) return { status: 'unknown' }
-    return { status: 'reused', ending: endingOf(tombstone), ended: this.#endings.of(op).map(({ entry }) => recordOf(entry)) }
+    const entry = this.#known(id)
+    if (entry === undefined || !isEnded(entry)) return { status: 'unknown' }
+    if (entry.op === op) return { status: 'rotated', session: recordOf(entry), recovered: false }
+    if (entry.ended.cause.op !== op) return { status: 'unknown' }
+    return { status: 'reused', ending: endingOf(entry), ended: this.#endings.of(op).map(recordOf) }
   }
 
   #endEntries (entries: readonly Entry[], cause: EndCause, wantRecords = true): SessionRecord[] {
-    const at = this.now()
-    const ids: string[] = []
-    for (const entry of entries) {
-      this.#remove(entry)
-      this.#endings.add({ entry, cause, at }, at)
-      ids.push(entry.id)
-    }
-    if (ids.length > 0) this.#invalidate(ids)
+    if (entries.length === 0) return []
+    const ended = this.#endings.ended(cause)
+    this.#endings.add(entries.map(entry => this.#markEnded(entry, ended)), cause.op)
+    this.#invalidate(entries.map(({ id }) => id))
     return wantRecords ? entries.map(recordOf) : []
   }
 
   #expire (entry: Entry): void {
     const at = deadlineOf(entry)
     const reason = at === entry.expiresAt ? 'expired' : 'idle'
-    const tombstone = { entry, cause: { reason, by: null, op: `${reason}:${entry.id}` }, at }
-    this.#remove(entry)
-    this.#endings.add(tombstone, this.now())
+    const expired = this.#markEnded(entry, this.#endings.ended({ reason, by: null, op: `${reason}:${entry.id}` }, at))
+    this.#endings.addExpired(expired)
     this.#invalidate([entry.id])
-    for (const listener of this.#expireListeners) listener(recordOf(entry), endingOf(tombstone))
+    for (const listener of this.#expireListeners) listener(recordOf(expired), endingOf(expired))
   }
 
-  #remove (entry: Entry): void {
-    if (this.#sessions.delete(entry.id)) this.#size--
+  #markEnded (entry: Entry, ended: Ended): EndedEntry {
     const { subject } = entry
     subject.entries.delete(entry)
     if (subject.entries.size === 0) this.#subjects.delete(subject.key)
+    this.#size--
+    entry.ended = ended
+    return entry as EndedEntry // from here on
+  }
+
+  #forget (entry: EndedEntry): void {
+    // Its id may have been taken since: that of an adopted token comes again.
+    if (this.#sessions.get(entry.id) === entry) this.#sessions.delete(entry.id)
   }
 
   #invalidate (ids: readonly string[]): void {
@@ -351,7 +359,7 @@ export class MemoryStore implements TokenStore {
   async #search ({ tenant, sub, ...rest }: SessionQuery, visit: (entry: Entry) => void): Promise<void> {
     if (sub !== undefined && tenant !== undefined) {
       const subject = this.#subjects.get(subjectKey({ tenant, sub }))
-      for (const entry of subject?.entries ?? []) if (matches(entry, rest) && this.#outlives(entry)) visit(entry)
+      for (const entry of subject?.entries ?? []) if (matches(entry, rest) && this.#lives(entry)) visit(entry)
       return
     }
     let until = performance.now() + SLICE
@@ -361,19 +369,19 @@ export class MemoryStore implements TokenStore {
         until = performance.now() + SLICE
       }
       const { subject } = entry
-      if ((tenant === undefined || subject.tenant === tenant) && (sub === undefined || subject.sub === sub) && matches(entry, rest) && this.#outlives(entry)) visit(entry)
+      if ((tenant === undefined || subject.tenant === tenant) && (sub === undefined || subject.sub === sub) && matches(entry, rest) && this.#lives(entry)) visit(entry)
     }
   }
 
-  /** Looks at everything that is kept, a piece a step; what has expired goes. Each step tells whether it did. */
+  /** Looks at everything that is kept, a piece a step; what is past goes. Each step tells whether something did. */
   * #pass (): Generator<boolean, undefined> {
-    for (const [, entry] of this.#sessions) yield !this.#outlives(entry)
+    for (const [, entry] of this.#sessions) yield !isEnded(entry) && !this.#lives(entry)
+    yield * this.#endings.sweep()
     yield * this.#marks.sweep()
   }
 
   #sweepLater (pass: Generator<boolean, undefined>, delay: number): NodeJS.Timeout {
     this.#sweepTimer = setTimeout(() => {
-      this.#endings.age(this.now())
       const until = performance.now() + SLICE
       let pause = PAUSE.nothing
       while (performance.now() < until) {
