@@ -89,7 +89,7 @@ t.test('HMAC-SHA-256 is that of RFC 4231', async t => {
     ['0102030405060708090a0b0c0d0e0f10111213141516171819', 'cd'.repeat(50), '82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b']
   ]
   for (const [key = '', data = '', mac] of vectors) t.equal(macOf(key, data), mac)
-  t.throws(() => new Mac(Buffer.alloc(65), 1), RangeError)
+  t.throws(() => new Mac(Buffer.alloc(65), 1, 32), RangeError)
 })
 
 t.test('HMAC-SHA-256 and HKDF keep to the public vectors', async t => {
@@ -113,7 +113,7 @@ t.test('HMAC-SHA-256 and HKDF keep to the public vectors', async t => {
 function macOf (key: string, data: string): string {
   const bytes = Buffer.from(key, 'hex')
   // RFC 2104: a key longer than a block stands for its digest.
-  const mac = new Mac(bytes.length > 64 ? createHash('sha256').update(bytes).digest() : bytes, data.length / 2)
+  const mac = new Mac(bytes.length > 64 ? createHash('sha256').update(bytes).digest() : bytes, data.length / 2, 32)
   mac.sign(Buffer.alloc(data.length / 2, 0xff))
   return mac.sign(Buffer.from(data, 'hex')).toString('hex')
 }

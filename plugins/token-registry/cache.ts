@@ -101,7 +101,7 @@ export class SessionCache {
   }
 
   done (read: Read): void {
-    if (--read.readers === 0 && this.#reads.get(read.id) === read) this.#reads.delete(read.id)
+    if (--read.readers === 0 && read.alive) this.#reads.delete(read.id)
   }
 
   /** Keeps the token that proved a session now, while the read is alive: nothing may be awaited in between. */

@@ -28,7 +28,7 @@ export class Keyring {
       if (fault !== null) throw new TokenOptions(`${name} ${fault}; make one with: openssl rand -base64 32`)
       const kid = kidOf(secret)
       if (this.#macs.has(kid)) throw new TokenOptions(`${name} has the same key id as one before it: replace it`)
-      this.#macs.set(kid, new Mac(Buffer.from(hkdfSync('sha256', secret, '', 'fastify-token-registry token mac', 32)), length))
+      this.#macs.set(kid, new Mac(Buffer.from(hkdfSync('sha256', secret, '', 'fastify-token-registry token mac', 32)), length, MAC_BYTES))
     }
   }
 
@@ -43,7 +43,7 @@ export class Keyring {
   sign (kid: number, message: Buffer): Buffer {
     const mac = this.#macs.get(kid)
     if (mac === undefined) throw new RangeError('no secret of that key id')
-    return mac.sign(message).subarray(0, MAC_BYTES)
+    return mac.sign(message)
   }
 
   /** Compares in constant time; false where the key is unknown. */

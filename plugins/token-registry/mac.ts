@@ -10,14 +10,16 @@ const DIGEST = 32
 export class Mac {
   readonly #inner: Buffer
   readonly #outer = Buffer.alloc(BLOCK + DIGEST)
-  readonly #digest = Buffer.alloc(DIGEST)
+  readonly #mac: Buffer
 
   /**
    * @param key at most 64 bytes
    * @param length of every message, bytes
+   * @param size of a MAC, bytes: at most 32, of which it is the first (RFC 2104, section 5)
    */
-  constructor (key: Buffer, length: number) {
+  constructor (key: Buffer, length: number, size: number) {
     if (key.length > BLOCK) throw new RangeError(`the key has ${key.length} bytes, at most ${BLOCK} are taken`)
+    this.#mac = Buffer.alloc(size)
     this.#inner = Buffer.alloc(BLOCK + length)
     for (let i = 0; i < BLOCK; i++) {
       const byte = key[i] ?? 0
@@ -26,11 +28,11 @@ export class Mac {
     }
   }
 
-  /** @returns 32 bytes, which the next call overwrites */
+  /** @returns a MAC, which the next call overwrites */
   sign (message: Buffer): Buffer {
     message.copy(this.#inner, BLOCK)
     this.#outer.write(hash('sha256', this.#inner, 'binary'), BLOCK, 'latin1')
-    this.#digest.write(hash('sha256', this.#outer, 'binary'), 'latin1')
-    return this.#digest
+    this.#mac.write(hash('sha256', this.#outer, 'binary'), 'latin1') // as much of it as there is room for
+    return this.#mac
   }
 }

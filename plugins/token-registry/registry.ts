@@ -110,7 +110,7 @@ export class TokenRegistry {
     const context = this.#context('issue')
     const checked = await this.#checked(data, null, context)
     const { token, id } = this.#mint.mint(checked.use ?? 'session', { tenant: checked.tenant ?? '', sub: checked.sub })
-    const session = await this.#insertOne(this.#recordOf(id, checked, context, this.#mint.kid), context)
+    const session = only(await this.#insert([this.#recordOf(id, checked, context, this.#mint.kid)], context))
     return { token, session }
   }
 
@@ -124,7 +124,7 @@ export class TokenRegistry {
   async save (token: string, data: SessionData, ttl?: Duration): Promise<SessionRecord> {
     const context = this.#context('save')
     const record = await this.#adopted(ttl === undefined ? { token, data } : { token, data, ttl }, context)
-    return await this.#insertOne(record, context)
+    return only(await this.#insert([record], context))
   }
 
   /**
@@ -364,12 +364,6 @@ export class TokenRegistry {
     return record
   }
 
-  async #insertOne (record: SessionRecord, context: HookContext): Promise<SessionRecord> {
-    const [session] = await this.#insert([record], context)
-    if (session === undefined) throw new TypeError('the store inserted nothing and refused nothing')
-    return session
-  }
-
   async #insert (records: readonly SessionRecord[], context: HookContext): Promise<SessionRecord[]> {
     const { op } = context
     const { inserted, evicted, refused } = await this.#store.insert(records, { op })
@@ -431,6 +425,11 @@ export class TokenRegistry {
       this.#hooks.tell('onEnd', session, { id, tenant, sub, reason, by, op, at })
     }
   }
+}
+
+function only ([session]: readonly SessionRecord[]): SessionRecord {
+  if (session === undefined) throw new TypeError('the store inserted nothing and refused nothing')
+  return session
 }
 
 function queryOf ({ allTenants = false, tenant = '', ...query }: ListQuery): SessionQuery {

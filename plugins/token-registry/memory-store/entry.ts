@@ -56,7 +56,7 @@ export function recordOf (entry: Entry): SessionRecord {
     sub: entry.subject.sub,
     client: entry.client,
     use: entry.use,
-    scope: entry.scope.slice(),
+    scope: scopeOf(entry.scope),
     generation: entry.generation,
     revision: entry.revision,
     issuedAt: entry.issuedAt,
@@ -74,6 +74,7 @@ export function recordOf (entry: Entry): SessionRecord {
   return record
 }
 
+/** A copy; of what is empty, the frozen one that all share. */
 export function scopeOf (scope: readonly string[]): readonly string[] {
   return scope.length === 0 ? NO_SCOPE : scope.slice()
 }

@@ -60,13 +60,13 @@ export class MemoryStore implements TokenStore {
 
   async insert (records: readonly SessionRecord[], { limits = [], op }: InsertOptions): Promise<InsertOutcome> {
     const outcome: InsertOutcome = { inserted: [], evicted: [], refused: [] }
-    const stored = new Map<SessionRecord, Entry>()
+    const groups = bySubject(records)
 
-    for (const own of bySubject(records)) {
+    for (const own of groups) {
       const subject = this.#subjectOf(own[0] as SessionRecord)
       const before = this.#storedBefore(own, subject, op)
       if (before !== null) {
-        own.forEach((record, index) => stored.set(record, before[index] as Entry))
+        outcome.inserted.push(...before.map(recordOf))
         const evicted = this.#endings.of(op).filter(entry => entry.subject.key === subject.key)
         outcome.evicted.push(...evicted.map(recordOf))
         continue
@@ -78,13 +78,10 @@ export class MemoryStore implements TokenStore {
         continue
       }
       outcome.evicted.push(...this.#endEntries(victims, { reason: 'limit', by: null, op }))
-      for (const record of own) stored.set(record, this.#add(record, subject))
+      for (const record of own) outcome.inserted.push(recordOf(this.#add(record, subject)))
     }
 
-    for (const record of records) {
-      const entry = stored.get(record)
-      if (entry !== undefined) outcome.inserted.push(recordOf(entry))
-    }
+    if (groups.length > 1) inOrderOf(records, outcome.inserted)
     return outcome
   }
 
@@ -400,7 +397,7 @@ export function memoryStore (options?: MemoryStoreOptions): MemoryStore {
   return new MemoryStore(options)
 }
 
-function bySubject (records: readonly SessionRecord[]): Iterable<readonly SessionRecord[]> {
+function bySubject (records: readonly SessionRecord[]): ReadonlyArray<readonly SessionRecord[]> {
   const [first] = records
   if (records.length === 1 && first !== undefined) return [[first]]
   const groups = new Map<string, SessionRecord[]>()
@@ -410,7 +407,12 @@ function bySubject (records: readonly SessionRecord[]): Iterable<readonly Sessio
     if (group === undefined) groups.set(key, [record])
     else group.push(record)
   }
-  return groups.values()
+  return [...groups.values()]
+}
+
+function inOrderOf (records: readonly SessionRecord[], sessions: SessionRecord[]): void {
+  const position = new Map(records.map(({ id }, index) => [id, index]))
+  sessions.sort((a, b) => Number(position.get(a.id)) - Number(position.get(b.id)))
 }
 
 function newest (entries: Entry[], count: number): Entry[] {
