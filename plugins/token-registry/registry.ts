@@ -117,7 +117,7 @@ export class TokenRegistry {
   /**
    * Adopts a token that the caller made. Only a digest of it is kept.
    *
-   * @param token 8 to 512 characters, not of the form of the registry's own
+   * @param token 8 to 512 characters, not beginning with `trs_`, `trr_` or `tro_`, as the registry's own do
    * @param ttl until when it is valid; `data.ttl`, then the `ttl` option of the plugin, where it is left out
    * @throws `FST_TOKEN_VALIDATION`, `FST_TOKEN_EXISTS`, `FST_SESSION_LIMIT`, `FST_STORE_*`, what a `preSave` hook throws
    */
