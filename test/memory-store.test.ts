@@ -223,6 +223,13 @@ t.test('while many sessions end together others get their turn, and each ending 
   t.equal(await store.count({ tenant: '', sub: 'alice' }), 1)
 })
 
+t.test('where every session is kept, nothing is told', async t => {
+  const { store } = open(t)
+  const [session] = await insert(store, 1) as [SessionRecord]
+  const told = () => t.fail('nothing ended')
+  t.equal(await store.endAll({ tenant: '', sub: 'alice', except: [session.id] }, { reason: 'revoked', by: null, op: 'all' }, told), 0)
+})
+
 t.test('of two that end all sessions at the same time each returns when all have ended', async t => {
   const { store } = open(t)
   const sessions = await insert(store, 12_000)

@@ -176,7 +176,7 @@ export class MemoryStore implements TokenStore {
       const slice = doomed.slice(start, start + ENDED_AT_ONCE).filter(entry => !kept.has(entry.id) && subject.entries.has(entry) && this.#lives(entry))
       const ended = this.#endEntries(slice, cause, told !== undefined)
       count += slice.reduce((sum, { use }) => use === 'once' ? sum : sum + 1, 0)
-      told?.(ended, this.now())
+      if (ended.length > 0) told?.(ended, this.now())
     }
     return count
   }
