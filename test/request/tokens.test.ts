@@ -128,7 +128,8 @@ t.test('the name of the header is taken in any case, and a header that is too la
   for (const name of ['Authorization', 'authorization', 'AUTHORIZATION', 'aUtHoRiZaTiOn']) {
     t.match(await speak(app, 'Cache-Control: no-cache', `${name}:  Bearer ${token}  `), /^HTTP\/1.1 200 [^]*"sub":"alice"/, name)
   }
-  t.match(await speak(app, `Authorization: Bearer ${'x'.repeat(1_000_000)}`), /^HTTP\/1.1 431 /)
+  // Not so large that the server closes before it has read all: that resets the connection, and the answer may be lost.
+  t.match(await speak(app, `Authorization: Bearer ${'x'.repeat(20_000)}`), /^HTTP\/1.1 431 /)
   t.match(await speak(app, `Authorization: Bearer ${'x'.repeat(15_000)}`), /^HTTP\/1.1 401 /)
   t.match(await speak(app, `Authorization: Bearer ${token}\0`), /^HTTP\/1.1 400 /)
   t.match(await speak(app, ...Array.from({ length: 500 }, (_, i) => `X-${i}: y`), `Authorization: Bearer ${token}`), /^HTTP\/1.1 200 /)
