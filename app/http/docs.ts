@@ -28,7 +28,13 @@ const docs: FastifyPluginAsync<{ publicUrl: string | null }> = async (app, { pub
     },
     transform: ({ schema, url, route }) => ({ schema: withSecurity(schema, route.config?.session ?? false), url })
   })
-  await app.register(fastifySwaggerUi, { routePrefix: '/docs', staticCSP: true, uiConfig: { persistAuthorization: true, docExpansion: 'list' } })
+  await app.register(fastifySwaggerUi, {
+    routePrefix: '/docs',
+    staticCSP: true,
+    // Without TLS, by any address but this machine's own, browsers would ask in vain for the scripts of the page by https.
+    transformStaticCSP: policy => policy.replace('upgrade-insecure-requests;', ''),
+    uiConfig: { persistAuthorization: true, docExpansion: 'list' }
+  })
   app.get('/api-docs', { schema: { hide: true } }, async (_request, reply) => reply.redirect('/docs'))
 }
 

@@ -312,7 +312,7 @@ t.test('the docs say of every route what it takes, gives and asks for, and pass 
     }
   }
   t.equal(routes, 18)
-  t.match(await app.inject('/docs'), { statusCode: 200, headers: { 'content-type': /html/ } })
+  t.match(await app.inject('/docs'), { statusCode: 200, headers: { 'content-type': /html/, 'content-security-policy': /^(?!.*upgrade).*script-src 'self' *;/ } })
   t.match(await app.inject('/api-docs'), { statusCode: 302, headers: { location: '/docs' } })
 })
 
