@@ -77,7 +77,7 @@ export async function createServer ({ config, logger = false, now }: ServerOptio
     await app.register(tokenRegistry, {
       secret: keys.tokenSecrets,
       ttl: SESSION_TTL,
-      store: memoryStore(now === undefined ? {} : { now })
+      ...now !== undefined && { store: memoryStore({ now }) }
     })
     await app.register(fastifyJwt, { namespace: 'access', ...jwtKeys(keys.jwtKey) })
     await app.register(sessionJwt, { namespace: 'access', ttl: ACCESS_TTL, issuer: config.publicUrl ?? 'fastify-token-registry', audience: 'api' })

@@ -76,6 +76,7 @@ export class Endings {
 
   clear (): void {
     clearImmediate(this.#forgetting)
+    this.#forgetting = undefined
     this.#byOp.clear()
     this.#queue = []
     this.#first = 0

@@ -96,6 +96,6 @@ function hasMeta (entry: Entry, key: 'deviceId' | 'ipAddress', wanted: string | 
 }
 
 function metaOf (entry: Entry): SessionMeta {
-  // Most tokens of machines have none.
+  // Many have none, and parsing costs more than the rest of the copy.
   return entry.meta === '{}' ? {} : JSON.parse(entry.meta) as SessionMeta // written by entryOf
 }
