@@ -473,20 +473,27 @@ t.test('options of @fastify/jwt that are not for access tokens do not reach them
 t.test('options that are not what they may be are refused, and named', async t => {
   const refused: Array<[object, RegExp]> = [
     [{ issuer: undefined }, /issuer is undefined/],
-    [{ audience: '' }, /audience is ""/],
-    [{ audience: ['a', 'b'] }, /audience is \["a","b"\]/],
-    [{ ttl: '15 minutes' }, /ttl is "15 minutes": a number of milliseconds, or text/],
+    [{ audience: '' }, /audience is '': it may be text of 1 to 512 characters/],
+    [{ audience: ['a', 'b'] }, /audience is \[Array\]/],
+    [{ ttl: '15 minutes' }, /ttl is '15 minutes': it may be a number of milliseconds, or text/],
     [{ ttl: 999 }, /ttl is 999 ms: it may be 1000 to 86400000/],
     [{ ttl: '2d' }, /ttl is 172800000 ms/],
     [{ clockTolerance: '6m' }, /clockTolerance is 360000 ms: it may be 0 to 300000/],
     [{ clockTolerance: '1m', ttl: '30s' }, /clockTolerance \(60000 ms\) is not shorter than ttl \(30000 ms\)/],
-    [{ algorithm: 'HS512' }, /algorithm is "HS512": it may be EdDSA, ES256, RS256, HS256/],
+    [{ algorithm: 'HS512' }, /algorithm is 'HS512': it may be EdDSA, ES256, RS256, HS256/],
     [{ lifetime: '15m' }, /lifetime/],
     [{ previousKeys: [secret] }, /^session-jwt: previousKeys\.0 is not what it may be/],
     [{ namespace: 'acces' }, /namespace is acces: @fastify\/jwt is registered under access/]
   ]
   for (const [session, message] of refused) {
     await t.rejects(serve(t, { jwt: { namespace: 'access', ...jwtKeys({ secret }) }, session }), { code: 'FST_SESSION_JWT_OPTIONS', message })
+  }
+  // As by spreading jwtKeys over the wrong options.
+  for (const wrong of [jwtKeys({ secret }), jwtKeys({ privateKey: pem(pairs.EdDSA.privateKey) }), { secret: 10n }, { issuer: secret.repeat(20) }]) {
+    const error: unknown = await serve(t, { session: { ...wrong } }).then(() => null, error => error)
+    t.match(error, { code: 'FST_SESSION_JWT_OPTIONS' })
+    t.notMatch(String(error), secret)
+    t.notMatch(String(error), 'PRIVATE KEY')
   }
   const app = Fastify()
   t.teardown(() => app.close())

@@ -193,23 +193,96 @@ t.test('a session that is used lives on, and its uses are written in the backgro
   const second = await registry.issue({ sub: 'alice', idleTimeout: null })
   await registry.verify(token)
   await registry.verify(second.token)
+  await soon(wake.promise)
   for (let i = 0; i < 3; i++) {
-    clock.advance(600)
+    wake = deferred()
+    clock.advance(60)
     for (let hit = 0; hit < 10; hit++) await registry.verify(token)
     await soon(wake.promise)
-    wake = deferred()
     t.equal((await store.get(session.id))?.lastUsedAt, clock.now())
   }
-  t.same(written, [1, 1, 1], 'ten uses are one write, and what has no idle timeout waits longer')
+  t.same(written, [2, 1, 1, 1], 'ten uses are one write')
   t.equal(registry.stats.read().cache?.hits, 30)
   clock.advance(1000)
   await t.rejects(registry.verify(token), expired)
   t.match(await registry.explain(session.id), { reason: 'idle' })
 
-  clock.advance(1)
+  const before = clock.now()
+  clock.advance(59_000)
+  await registry.verify(second.token)
+  t.not((await store.get(second.session.id))?.lastUsedAt, clock.now(), 'a minute is one write where there is no idle timeout')
+  clock.advance(1_000)
   await registry.verify(second.token)
   await registry.close()
-  t.equal((await store.get(second.session.id))?.lastUsedAt, clock.now(), 'closing writes what waits')
+  t.equal((await store.get(second.session.id))?.lastUsedAt, before + 60_000, 'closing writes what waits')
+})
+
+t.test('a use just before the idle timeout is written at once', async t => {
+  let wake = deferred()
+  const { registry, store, clock } = await rig(t, { idleTimeout: '15m', cache: false }, store => decorated(store, {
+    touch: async uses => {
+      await store.touch(uses)
+      wake.resolve()
+    }
+  }))
+  const { token, session } = await registry.issue({ sub: 'alice' })
+  for (let i = 0; i < 3; i++) {
+    wake = deferred()
+    clock.advance(15 * 60_000 - 1)
+    await registry.verify(token)
+    await soon(wake.promise)
+    t.equal((await store.get(session.id))?.lastUsedAt, clock.now())
+  }
+  clock.advance(15 * 60_000)
+  await t.rejects(registry.verify(token), expired)
+})
+
+t.test('who is refused does not use a session', async t => {
+  const written = deferred()
+  const { registry, store, clock } = await rig(t, { idleTimeout: '1s', reuseWindow: 0, cache: { maxStaleness: 0 } }, store => decorated(store, {
+    touch: async uses => {
+      await store.touch(uses)
+      written.resolve()
+    }
+  }))
+  const binding = 'a'.repeat(43)
+  const { token, session } = await registry.issue({ sub: 'alice', binding, client: 'app' })
+  clock.advance(500)
+  await registry.verify(token, { binding, client: 'app' })
+  const used = clock.now()
+  await soon(written.promise)
+  clock.advance(500)
+  await t.rejects(registry.verify(token), invalid)
+  await t.rejects(registry.verify(token, { binding, client: 'other' }), invalid)
+  t.equal(registry.cached(keyOf(token)), undefined)
+  clock.advance(500)
+  await t.rejects(registry.verify(token, { binding, client: 'app' }), expired)
+  t.equal((await store.get(session.id)), null)
+  t.match(await registry.explain(session.id), { reason: 'idle', at: used + 1000 })
+})
+
+t.test('last uses of many sessions are gathered, one write at a time', async t => {
+  let underWay = 0
+  let most = 0
+  const written: number[] = []
+  const { registry } = await rig(t, { idleTimeout: '1s', reuseWindow: 0, cache: false }, store => decorated(store, {
+    touch: async uses => {
+      most = Math.max(most, ++underWay)
+      written.push(uses.length)
+      await setImmediate()
+      underWay--
+      await store.touch(uses)
+    }
+  }))
+  for (let turn = 0; turn < 20; turn++) {
+    const issued = await Promise.all(Array.from({ length: 50 }, async () => await registry.issue({ sub: 'alice' })))
+    for (const { token } of issued) await registry.verify(token)
+    await setImmediate()
+  }
+  await registry.close()
+  t.equal(written.reduce((sum, count) => sum + count, 0), 1000)
+  t.equal(most, 1)
+  t.ok(written.length <= 40, `${written.length} writes`)
 })
 
 t.test('a last use that could not be written is logged, and noted again by the next use', async t => {

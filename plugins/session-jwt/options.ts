@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
-import { DurationSchema, milliseconds, type Duration } from '../token-registry/index.ts'
+import { DurationSchema, faultOf, milliseconds, type Duration } from '../token-registry/index.ts'
 import { JwtOptions } from './errors.ts'
 import { algorithms, type Algorithm, type JwtKeys } from './keys.ts'
 
@@ -25,12 +25,12 @@ export interface SessionJwtOptions {
 }
 
 const Options = Type.Object({
-  namespace: Type.Optional(Type.String({ minLength: 1 })),
-  issuer: Type.String({ minLength: 1, maxLength: 512 }),
-  audience: Type.String({ minLength: 1, maxLength: 512 }),
+  namespace: Type.Optional(Type.String({ minLength: 1, errorMessage: 'the namespace of @fastify/jwt' })),
+  issuer: Type.String({ minLength: 1, maxLength: 512, errorMessage: 'text of 1 to 512 characters' }),
+  audience: Type.String({ minLength: 1, maxLength: 512, errorMessage: 'text of 1 to 512 characters' }),
   ttl: Type.Unsafe<Duration>({ ...DurationSchema, default: 15 * MINUTE }),
   clockTolerance: Type.Unsafe<Duration>({ ...DurationSchema, default: 0 }),
-  algorithm: Type.Optional(Type.Union(algorithms.map(name => Type.Literal(name)), { errorMessage: `it may be ${algorithms.join(', ')}` })),
+  algorithm: Type.Optional(Type.Union(algorithms.map(name => Type.Literal(name)), { errorMessage: algorithms.join(', ') })),
   previousKeys: Type.Array(Type.Object({
     secret: Type.Union([Type.String(), Type.Object({ public: Type.String() })]),
     sign: Type.Object({ kid: Type.String() }),
@@ -46,13 +46,11 @@ export type ResolvedOptions = Omit<SessionJwtOptions, Defaulted> & { ttl: number
 /** @throws {JwtOptions} names the option, what it was and what it may be */
 export function resolveOptions (given: SessionJwtOptions): ResolvedOptions {
   const options = Value.Default(Options, { ...given })
-  const fault = Value.Errors(Options, options).First()
-  if (fault !== undefined) {
-    const path = fault.path.slice(1).replaceAll('/', '.')
-    // A key is never repeated.
-    if (path.startsWith('previousKeys')) throw new JwtOptions(`${path} is not what it may be: give at most 10 keys as jwtKeys makes them`)
-    throw new JwtOptions(`${path} is ${JSON.stringify(fault.value)}: ${String(fault.schema['errorMessage'] ?? fault.message)}`)
-  }
+  // A key is never repeated.
+  const bad = Value.Errors(Options.properties.previousKeys, given.previousKeys ?? []).First()
+  if (bad !== undefined) throw new JwtOptions(`previousKeys${bad.path.replaceAll('/', '.')} is not what it may be: give at most 10 keys as jwtKeys makes them`)
+  const fault = faultOf(Options, options, '')
+  if (fault !== null) throw new JwtOptions(fault)
   const { ttl, clockTolerance, ...rest } = options as SessionJwtOptions & Required<Pick<SessionJwtOptions, Defaulted>> // what Errors found no fault with
   const resolved = { ...rest, ttl: milliseconds(ttl), clockTolerance: milliseconds(clockTolerance) }
   range('ttl', resolved.ttl, 1000, 24 * 60 * MINUTE)

@@ -27,11 +27,11 @@ function scopeOf (granted: readonly string[], claims: Record<string, unknown>): 
   return Object.freeze(granted.filter(scope => asked.has(scope)))
 }
 
-/** Freezes a tree of plain objects and arrays. */
-function freeze<T> (value: T): DeepReadonly<T> {
-  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
-    Object.freeze(value)
-    for (const item of Object.values(value)) freeze(item)
+/** Freezes plain objects and arrays at every depth, also below what is frozen already. */
+function freeze<T> (value: T, seen = new Set<unknown>()): DeepReadonly<T> {
+  if (typeof value === 'object' && value !== null && !seen.has(value)) {
+    seen.add(Object.freeze(value))
+    for (const item of Object.values(value)) freeze(item, seen)
   }
   // Frozen is what the type now says.
   return value as DeepReadonly<T>

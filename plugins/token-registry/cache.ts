@@ -1,9 +1,12 @@
 import type { Auth } from './auth.ts'
+import { RecentTokens } from './recent-tokens.ts'
 import type { SessionRecord } from './record.ts'
 import type { TokenStore } from './store.ts'
 
 /** A token that proved a session, and its last use as this process knows it. */
 export interface CachedToken {
+  /** As presented: see `keyOf`. */
+  readonly key: string
   readonly auth: Auth
   /** ms since the epoch by the store's clock: the deadline of the session, of the token, or of the reuse window. */
   readonly validUntil: number
@@ -12,8 +15,8 @@ export interface CachedToken {
   /** ms; Infinity where the session has no idle timeout */
   readonly idleTimeout: number
   usedAt: number
-  /** When its last use will be written, by the monotonic clock; Infinity where that need not be. */
-  writeBy: number
+  /** Before this time it is valid and its use need not be noted: whole seconds since the epoch, which V8 keeps in the object itself. */
+  freshUntil: number
 }
 
 export interface CacheStats {
@@ -48,6 +51,8 @@ export class SessionCache {
   readonly #half: number
   readonly #maxStaleness: number
   readonly #reads = new Map<string, Read>()
+  /** Some of the young. */
+  readonly #recent: RecentTokens
   #young = new Generation()
   #old = new Generation()
 
@@ -58,6 +63,7 @@ export class SessionCache {
   constructor (store: Pick<TokenStore, 'now' | 'staleness'>, max: number, maxStaleness: number) {
     this.#store = store
     this.#half = Math.ceil(max / 2)
+    this.#recent = new RecentTokens(max)
     this.#maxStaleness = maxStaleness
   }
 
@@ -66,20 +72,32 @@ export class SessionCache {
     return this.#young.tokens.size + this.#old.tokens.size
   }
 
-  /** What a token proves, where that is known for certain and has not expired. */
-  lookup (key: string): CachedToken | undefined {
-    const cached = this.#young.tokens.get(key) ?? this.#broughtBack(key)
-    if (cached === undefined || !this.#coherent()) return undefined
-    const now = this.#store.now()
-    if (isOver(cached, now)) return undefined
+  /** A token that is known for certain, has not expired, and was used so short a while ago that this use need not be noted. */
+  fresh (key: string): CachedToken | undefined {
+    const cached = this.#recent.get(key)
+    if (cached === undefined || !(this.#store.now() / 1000 < cached.freshUntil) || !this.#coherent()) return undefined
     this.stats.hits++
-    cached.usedAt = now
     return cached
+  }
+
+  /** A token that is known for certain and has not expired. */
+  lookup (key: string): CachedToken | undefined {
+    const cached = this.#find(key)
+    if (cached === undefined || isOver(cached, this.#store.now()) || !this.#coherent()) return undefined
+    this.stats.hits++
+    return cached
+  }
+
+  /** Notes a use of a token that is kept: until `freshUntil`, ms since the epoch, the next need not be. */
+  used (cached: CachedToken, at: number, freshUntil: number): void {
+    cached.usedAt = at
+    cached.freshUntil = Math.floor(Math.min(cached.validUntil, freshUntil) / 1000)
+    if (this.#young.tokens.get(cached.key) === cached) this.#recent.set(cached)
   }
 
   /** What a token proved when the store was last heard of, at most `age` ms ago. */
   stale (key: string, age: number): CachedToken | undefined {
-    const cached = this.#young.tokens.get(key) ?? this.#broughtBack(key)
+    const cached = this.#find(key)
     if (cached === undefined || isOver(cached, this.#store.now())) return undefined
     return Math.min(performance.now() - cached.readAt, this.#store.staleness) <= age ? cached : undefined
   }
@@ -106,8 +124,8 @@ export class SessionCache {
 
   /** Keeps the token that proved a session now, while the read is alive: nothing may be awaited in between. */
   keep (key: string, auth: Auth, validUntil: number, read: Read): CachedToken {
-    const cached = { auth, validUntil, readAt: read.at, idleTimeout: auth.session.idleTimeout ?? Infinity, usedAt: this.#store.now(), writeBy: Infinity }
-    if (read.alive && this.#half > 0) this.#put(key, cached)
+    const cached = { key, auth, validUntil, readAt: read.at, idleTimeout: auth.session.idleTimeout ?? Infinity, usedAt: this.#store.now(), freshUntil: 0 }
+    if (read.alive && this.#half > 0) this.#put(cached)
     return cached
   }
 
@@ -118,6 +136,7 @@ export class SessionCache {
       this.#reads.clear()
       this.#young = new Generation()
       this.#old = new Generation()
+      this.#recent.clear()
       return
     }
     for (const id of ids) {
@@ -126,7 +145,7 @@ export class SessionCache {
         read.alive = false
         this.#reads.delete(id)
       }
-      this.#young.forget(id)
+      for (const cached of this.#young.forget(id)) this.#recent.delete(cached)
       this.#old.forget(id)
     }
   }
@@ -135,39 +154,58 @@ export class SessionCache {
     return this.#store.staleness <= this.#maxStaleness
   }
 
+  #find (key: string): CachedToken | undefined {
+    return this.#young.tokens.get(key) ?? this.#broughtBack(key)
+  }
+
   #broughtBack (key: string): CachedToken | undefined {
     const cached = this.#old.tokens.get(key)
     if (cached === undefined) return undefined
-    this.#old.tokens.delete(key)
-    this.#put(key, cached)
+    this.#old.remove(cached)
+    this.#put(cached)
     return cached
   }
 
-  #put (key: string, cached: CachedToken): void {
+  #put (cached: CachedToken): void {
     if (this.#young.tokens.size >= this.#half) {
       this.#old = this.#young
       this.#young = new Generation()
+      this.#recent.clear()
     }
-    this.#young.add(key, cached)
+    const replaced = this.#young.add(cached)
+    if (replaced !== undefined) this.#recent.delete(replaced)
   }
 }
 
 class Generation {
   readonly tokens = new Map<string, CachedToken>()
-  /** The keys of each session's tokens. */
-  readonly #sessions = new Map<string, Set<string>>()
+  readonly #sessions = new Map<string, Set<CachedToken>>()
 
-  add (key: string, cached: CachedToken): void {
-    this.tokens.set(key, cached)
+  /** @returns the one that had the key before */
+  add (cached: CachedToken): CachedToken | undefined {
+    const replaced = this.tokens.get(cached.key)
+    if (replaced !== undefined) this.remove(replaced)
+    this.tokens.set(cached.key, cached)
     const { id } = cached.auth.session
-    const keys = this.#sessions.get(id)
-    if (keys === undefined) this.#sessions.set(id, new Set([key]))
-    else keys.add(key)
+    const tokens = this.#sessions.get(id)
+    if (tokens === undefined) this.#sessions.set(id, new Set([cached]))
+    else tokens.add(cached)
+    return replaced
   }
 
-  forget (id: string): void {
-    for (const key of this.#sessions.get(id) ?? []) this.tokens.delete(key)
+  remove (cached: CachedToken): void {
+    this.tokens.delete(cached.key)
+    const { id } = cached.auth.session
+    const tokens = this.#sessions.get(id)
+    if (tokens?.delete(cached) === true && tokens.size === 0) this.#sessions.delete(id)
+  }
+
+  /** @returns the tokens of a session, which are here no longer */
+  forget (id: string): Iterable<CachedToken> {
+    const forgotten = this.#sessions.get(id) ?? []
+    for (const { key } of forgotten) this.tokens.delete(key)
     this.#sessions.delete(id)
+    return forgotten
   }
 }
 

@@ -39,7 +39,7 @@ function isComplete (store: PartialStore): store is TokenStore {
 class CompletedStore implements TokenStore {
   readonly name: string
   readonly #store: PartialStore
-  readonly #listeners = new Set<(ids: readonly string[]) => void>()
+  readonly #listeners = new Set<(ids: readonly string[] | 'all') => void>()
 
   constructor (store: PartialStore) {
     this.#store = store
@@ -56,9 +56,15 @@ class CompletedStore implements TokenStore {
 
   async insert (records: readonly SessionRecord[], options: InsertOptions): Promise<InsertOutcome> {
     if (records.some(({ idleTimeout }) => idleTimeout !== null)) this.#needTouch()
-    const outcome = await this.#store.insert(records, options)
-    this.#changed(outcome.evicted.map(({ id }) => id))
-    return outcome
+    try {
+      const outcome = await this.#store.insert(records, options)
+      this.#changed(outcome.evicted.map(({ id }) => id))
+      return outcome
+    } catch (error) {
+      // Nobody knows whom it evicted.
+      this.#changed('all')
+      throw error
+    }
   }
 
   async get (id: string): Promise<SessionRecord | null> {
@@ -99,7 +105,7 @@ class CompletedStore implements TokenStore {
   }
 
   async endAll (of: EndAllQuery, cause: EndCause, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
-    if (this.#store.endAll !== undefined) return await this.#store.endAll(of, cause, told)
+    if (this.#store.endAll !== undefined) return await this.#store.endAll(of, cause, told).finally(() => this.#changed('all'))
     const kept = new Set(of.except)
     // All are found before any is ended: what is issued meanwhile is not among them.
     const ids = (await this.#everything({ tenant: of.tenant, sub: of.sub })).map(({ id }) => id).filter(id => !kept.has(id))
@@ -159,7 +165,7 @@ class CompletedStore implements TokenStore {
   }
 
   /** Tells at least this process what it changed itself, or may have where the store did not answer. */
-  #changed (ids: readonly string[]): void {
+  #changed (ids: readonly string[] | 'all'): void {
     for (const listener of this.#listeners) listener(ids)
   }
 

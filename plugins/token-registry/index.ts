@@ -58,7 +58,10 @@ const tokenRegistry: FastifyPluginAsync<TokenRegistryOptions> = async (app, give
 export default fp(tokenRegistry, { name: 'token-registry', fastify: '5.x' })
 export { requireSession } from './request.ts'
 export { completeStore } from './complete-store.ts'
-export { memoryStore, MemoryStore, type MemoryStoreOptions } from './memory-store/index.ts'
+export { memoryStore, MemoryStore } from './memory-store/index.ts'
+export type { MemoryStoreOptions } from './memory-store/options.ts'
+export { faultOf } from './option-fault.ts'
+export { refusalOf } from './refusal.ts'
 export { judgeRotation, generationValidUntil } from './rotation.ts'
 export { deadlineOf } from './record.ts'
 export { weakness } from './secret-strength.ts'

@@ -1,60 +1,120 @@
-import type { CachedToken } from './cache.ts'
+import type { SessionRecord } from './record.ts'
 import type { SessionUse } from './store.ts'
 
 /** ms between two writes of the last use of a session that has no idle timeout, and at most for any other */
 const LONGEST = 60_000
+/** ms for which first uses are gathered where no idle timeout may be about to end the session, and at most between two looks at what is due */
+const GATHER = 1000
+/** Sessions of one interval that are remembered; beyond that, the first is written and forgotten sooner than need be. */
+const MAX = 100_000
+
+/** The last use of a session, and the one that was written, by the store's clock. */
+interface Use {
+  at: number
+  written: number
+  /** When a later use is to be written, by the monotonic clock. */
+  due: number
+}
 
 /**
- * Writes last uses in the background, each at most every min(60 s, idleTimeout / 10). What is written is the newest use at that time, so
- * that the store learns of every session's last use before its idle timeout can end it.
+ * Writes last uses in the background: the first one after a quiet time at once, since the idle timeout may be about to end the session, and the
+ * newest of those that follow every min(60 s, idleTimeout / 10). One write is under way at a time, and what comes meanwhile is gathered.
  */
 export class LastUse {
   readonly #write: (uses: readonly SessionUse[]) => Promise<void>
-  readonly #pending = new Map<string, CachedToken>()
-  #timer: NodeJS.Timeout | null = null
+  /** By interval, so that in each lane the first to be due comes first. */
+  readonly #lanes = new Map<number, Map<string, Use>>()
+  #unwritten = new Map<string, number>()
+  #writing: Promise<void> | null = null
+  #timer: NodeJS.Timeout | undefined
   #firesAt = Infinity
 
+  /** @param write does not reject */
   constructor (write: (uses: readonly SessionUse[]) => Promise<void>) {
     this.#write = write
   }
 
-  /** @param use the latest one of its session, through whichever of its tokens */
-  note (use: CachedToken): void {
-    const { id } = use.auth.session
-    const before = this.#pending.get(id)
-    const writeBy = Math.min(performance.now() + Math.min(LONGEST, use.idleTimeout / 10), before?.writeBy ?? Infinity)
-    if (before !== undefined) before.writeBy = Infinity
-    use.writeBy = writeBy
-    this.#pending.set(id, use)
-    if (writeBy < this.#firesAt) this.#arm(writeBy)
+  /** @param at ms since the epoch, by the store's clock */
+  note ({ id, idleTimeout }: Pick<SessionRecord, 'id' | 'idleTimeout'>, at: number): void {
+    const interval = Math.min(LONGEST, (idleTimeout ?? Infinity) / 10)
+    const lane = this.#lanes.get(interval) ?? new Map<string, Use>()
+    const use = lane.get(id)
+    if (use !== undefined && at - use.written < interval) {
+      use.at = Math.max(use.at, at)
+      return
+    }
+    // In its place in the order.
+    if (use !== undefined) lane.delete(id)
+    if (lane.size === 0) this.#lanes.set(interval, lane)
+    const [first] = lane
+    if (first !== undefined && lane.size === MAX) this.#take(lane, ...first)
+    this.#put(lane, id, at, interval)
+    this.#wakeIn(idleTimeout === null ? GATHER : 0)
   }
 
   /** Writes everything that waits. */
   async flush (): Promise<void> {
-    await this.#writeDue(Infinity)
-  }
-
-  async #writeDue (now: number): Promise<void> {
-    if (this.#timer !== null) clearTimeout(this.#timer)
+    clearTimeout(this.#timer)
     this.#firesAt = Infinity
-    const uses: SessionUse[] = []
-    let next = Infinity
-    for (const [id, use] of this.#pending) {
-      if (use.writeBy > now) {
-        next = Math.min(next, use.writeBy)
-        continue
-      }
-      use.writeBy = Infinity
-      this.#pending.delete(id)
-      uses.push({ id, at: use.usedAt })
-    }
-    if (next < Infinity) this.#arm(next)
-    if (uses.length > 0) await this.#write(uses)
+    for (const lane of this.#lanes.values()) for (const [id, use] of lane) this.#take(lane, id, use)
+    this.#lanes.clear()
+    await this.#writeAll()
   }
 
-  #arm (at: number): void {
-    if (this.#timer !== null) clearTimeout(this.#timer)
+  #put (lane: Map<string, Use>, id: string, at: number, interval: number): void {
+    lane.set(id, { at, written: at, due: performance.now() + interval })
+    this.#unwritten.set(id, at)
+  }
+
+  /** @returns whether the session was used since it was written */
+  #take (lane: Map<string, Use>, id: string, { at, written }: Use): boolean {
+    lane.delete(id)
+    if (at > written) this.#unwritten.set(id, at)
+    return at > written
+  }
+
+  #wakeIn (delay: number): void {
+    const at = performance.now() + delay
+    if (at >= this.#firesAt) return
+    clearTimeout(this.#timer)
     this.#firesAt = at
-    this.#timer = setTimeout(() => this.#writeDue(performance.now()), Math.max(0, at - performance.now())).unref()
+    this.#timer = setTimeout(() => this.#tick(), delay).unref()
+  }
+
+  async #tick (): Promise<void> {
+    this.#firesAt = Infinity
+    const next = this.#gatherDue(performance.now())
+    if (next < Infinity) this.#wakeIn(next)
+    await this.#writeAll()
+  }
+
+  /** @returns ms until it is worth another look */
+  #gatherDue (now: number): number {
+    let next = Infinity
+    for (const [interval, lane] of this.#lanes) {
+      for (const [id, use] of lane) {
+        if (use.due > now) {
+          next = Math.min(next, Math.max(use.due - now, Math.min(interval, GATHER)))
+          break
+        }
+        if (this.#take(lane, id, use)) this.#put(lane, id, use.at, interval)
+      }
+      if (lane.size === 0) this.#lanes.delete(interval)
+    }
+    return next
+  }
+
+  async #writeAll (): Promise<void> {
+    if (this.#unwritten.size > 0) this.#writing ??= this.#writeInTurn()
+    await this.#writing
+  }
+
+  async #writeInTurn (): Promise<void> {
+    do {
+      const uses = Array.from(this.#unwritten, ([id, at]) => ({ id, at }))
+      this.#unwritten = new Map()
+      await this.#write(uses)
+    } while (this.#unwritten.size > 0)
+    this.#writing = null
   }
 }

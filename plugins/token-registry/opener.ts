@@ -9,7 +9,7 @@ export interface TokenType {
   name: string
   /** Whether a token is of this kind, by its looks. */
   matches (token: string): boolean
-  /** Checks a token. Throws where it is not valid. */
+  /** Checks a token. Throws where it is not valid: the caller then gets `FST_TOKEN_INVALID`, and an error of this package that is `critical` as it is. */
   open (token: string): ForeignToken | Promise<ForeignToken>
 }
 
@@ -18,6 +18,7 @@ export interface ForeignToken {
   sid: string
   /** ms since the epoch, by when the token itself expires */
   expiresAt: number
+  /** A `scope` among them narrows that of the session, and `sub` must be the session's. */
   claims: Record<string, unknown>
 }
 
@@ -54,9 +55,14 @@ export class TokenOpener {
     this.#types.push(type)
   }
 
+  /** Whether a token is of a kind that was added. */
+  isForeign (token: string): boolean {
+    return this.#types.some(type => type.matches(token))
+  }
+
   /** @throws {TokenMissing | TokenInvalid} */
   open (token: string): Claim | Promise<Claim> {
-    if (token === '') throw new TokenMissing()
+    checkText(token)
     if (looksLikeOurs(token)) {
       const opened = this.#mint.open(token)
       if (opened === null) throw new TokenInvalid()
@@ -84,13 +90,24 @@ export class TokenOpener {
       const opening = type.open(token)
       const { sid, expiresAt, claims } = isThenable(opening) ? await within(opening, this.#timeout, late) : opening
       // A deadline of NaN would never pass.
+      if (claims.scope !== undefined && typeof claims.scope !== 'string') throw new TypeError(`the token type ${type.name} gave a scope that is no text`)
       if (typeof sid !== 'string' || typeof expiresAt !== 'number' || Number.isNaN(expiresAt)) throw new TypeError(`the token type ${type.name} gave no sid or expiresAt`)
       return { id: sid, kind: 'foreign', use: null, generation: null, expiresAt, claims }
     } catch (error) {
-      if (error instanceof Error && 'statusCode' in error) throw error
+      if (error instanceof Error && 'critical' in error) throw error
       throw new TokenInvalid({ cause: error })
     }
   }
+}
+
+/**
+ * Bodies and other callers without types give anything for a token.
+ *
+ * @throws {TokenMissing | TokenInvalid}
+ */
+export function checkText (token: unknown): asserts token is string {
+  if (token === undefined || token === null || token === '') throw new TokenMissing()
+  if (typeof token !== 'string') throw new TokenInvalid()
 }
 
 /** Whether what was claimed may make requests as the session that was found. */

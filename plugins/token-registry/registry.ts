@@ -1,18 +1,18 @@
 import { randomBytes } from 'node:crypto'
 import { BoundedStore } from './bounded-store.ts'
 import type { Auth } from './auth.ts'
-import type { CachedToken } from './cache.ts'
+import { keyOf, type CachedToken } from './cache.ts'
 import { Denylist } from './denylist.ts'
 import { milliseconds, type Duration } from './duration.ts'
 import { SessionLimitReached, TokenExists, TokenInvalid, TokenReused, TokenValidation } from './errors.ts'
 import { HookRunner, type HookContext, type HookName, type Hooks, type Revocation } from './hooks.ts'
-import { TokenOpener, type TokenType } from './opener.ts'
+import { checkText, TokenOpener, type TokenType } from './opener.ts'
 import type { RegistryOptions } from './options.ts'
 import type { Ending, EndReason, SessionRecord } from './record.ts'
 import { Stats } from './stats.ts'
 import type { FoundSessions, InsertRefusal, RotateOutcome, SessionQuery, StoreHealth, TokenStore } from './store.ts'
 import { adoptedId, isAdoptable, looksLikeOurs, type OpenedToken, type TokenMint } from './token.ts'
-import { checkAdopted, checkQuery, checkRevocation, patchOf, validatorOf, type SessionChange, type SessionData, type Validator } from './validation.ts'
+import { checkAdopted, checkDefault, checkQuery, checkRevocation, patchOf, validatorOf, type SessionChange, type SessionData, type Validator } from './validation.ts'
 import { Verifier, type Proof } from './verifier.ts'
 
 export interface IssuedToken {
@@ -154,16 +154,25 @@ export class TokenRegistry {
    * @throws `FST_TOKEN_MISSING`, `FST_TOKEN_INVALID`, `FST_TOKEN_EXPIRED`, `FST_TOKEN_REVOKED`, `FST_TOKEN_REUSED`, `FST_STORE_*`
    */
   verify (token: string, proof: Proof = {}): Promise<Auth> {
-    return this.#verifier.verify(token, proof)
+    return this.#verifier.verify(token, proof, keyOf(token))
   }
 
   /**
-   * The part of `verify` that needs no store, and does not look at a binding.
+   * As `verify`, for what a request presents.
+   *
+   * @internal
+   */
+  verifyPresented ({ token, key }: { token: string, key: string }, binding: string | null): Promise<Auth> {
+    return this.#verifier.verify(token, { binding }, key)
+  }
+
+  /**
+   * The part of `verifyPresented` that waits for nothing: what is known of a token that is not bound to a key.
    *
    * @param key as `keyOf` makes it
    * @internal
    */
-  cached (key: string): CachedToken | undefined {
+  cached (key: string): Auth | undefined {
     return this.#verifier.cached(key)
   }
 
@@ -190,6 +199,7 @@ export class TokenRegistry {
   /**
    * Changes what a service keeps with a session: `meta`, `scope`, `idleTimeout`, `version`, each as a whole.
    *
+   * @param change `meta` is checked as the default validator does, whatever the option `validator`
    * @param revision changes it only where this is its revision still
    * @returns the session as it is now; null where it does not live
    * @throws `FST_SESSION_CONFLICT`, `FST_TOKEN_VALIDATION`, `FST_STORE_*`
@@ -205,6 +215,7 @@ export class TokenRegistry {
    * @throws `FST_TOKEN_INVALID`, `FST_TOKEN_EXPIRED`, `FST_TOKEN_REVOKED`, `FST_TOKEN_REUSED`, `FST_STORE_*`, what a `preRotate` hook throws
    */
   async rotate (token: string, proof: Proof = {}): Promise<IssuedToken> {
+    checkText(token)
     const opened = this.#mint.open(token)
     if (opened === null || opened.use === 'once') throw new TokenInvalid()
     const session = await this.#advance(opened, proof, this.#context('rotate'))
@@ -218,6 +229,7 @@ export class TokenRegistry {
    * @throws as `rotate`
    */
   async consume (token: string, proof: Proof = {}): Promise<SessionRecord> {
+    checkText(token)
     const opened = looksLikeOurs(token) ? this.#mint.open(token) : { id: adoptedId(token), use: 'once' as const, generation: 0 }
     if (opened?.use !== 'once' || !isAdoptable(token)) throw new TokenInvalid()
     return await this.#advance(opened, proof, this.#context('consume'))
@@ -239,8 +251,9 @@ export class TokenRegistry {
    *
    * @returns false where nothing was there to end, or it is not the session of the subject that is named
    */
-  async revokeById (id: string, reason: EndReason = 'revoked', { sub, tenant = '', by = null }: RevokeOptions = {}): Promise<boolean> {
-    checkRevocation({ reason, by })
+  async revokeById (id: string, reason: EndReason = 'revoked', options: RevokeOptions = {}): Promise<boolean> {
+    const { sub, tenant = '', by = null } = options
+    checkRevocation({ ...options, reason })
     if (!ID.test(id)) return false
     if (sub !== undefined) {
       // Whose a session is never changes: to look first is no race.
@@ -255,8 +268,9 @@ export class TokenRegistry {
    *
    * @returns how many sessions were ended, when they are
    */
-  async revokeAll ({ sub, tenant = '', except = [], reason = 'revoked', by = null }: RevokeAllOptions): Promise<number> {
-    checkRevocation({ reason, by, except, subject: { sub, tenant } })
+  async revokeAll (options: RevokeAllOptions): Promise<number> {
+    const { sub, tenant = '', except = [], reason = 'revoked', by = null } = options
+    checkRevocation({ ...options, sub })
     const context = this.#context('revokeAll')
     const revocation: Revocation = { subject: { sub, tenant }, except, reason, by }
     if (this.#hooks.has('preRevoke')) await this.#hooks.before('preRevoke', revocation, context)
@@ -323,15 +337,19 @@ export class TokenRegistry {
   }
 
   async #checked (data: SessionData, token: string | null, context: HookContext): Promise<SessionData> {
-    await this.#validate({ data, token })
-    if (!this.#hooks.has('preSave')) return data
-    const changed = await this.#hooks.preSave(data, context)
-    await this.#validate({ data: changed, token })
-    return changed
+    let checked = data
+    if (this.#hooks.has('preSave')) {
+      if (this.#options.validator !== 'none') checkDefault({ data, token })
+      checked = await this.#hooks.preSave(data, context)
+    }
+    await this.#validate({ data: checked, token })
+    return checked
   }
 
-  async #adopted ({ token, data, ttl }: AdoptedToken, context: HookContext): Promise<SessionRecord> {
+  async #adopted (adopted: AdoptedToken, context: HookContext): Promise<SessionRecord> {
+    const { token, data, ttl } = adopted ?? {} // callers without types give null
     checkAdopted(token)
+    if (this.#opener.isForeign(token)) throw new TokenValidation('the token is of a kind that proves a session by itself: it is not to be saved')
     const checked = await this.#checked(ttl === undefined ? data : { ...data, ttl }, token, context)
     if (checked.use === 'refresh') throw new TokenValidation('use: is "refresh", but only a token of the registry\'s own can be rotated')
     return this.#recordOf(adoptedId(token), checked, context, null)
@@ -339,7 +357,8 @@ export class TokenRegistry {
 
   #recordOf (id: string, data: SessionData, { op }: HookContext, kid: number | null): SessionRecord {
     const now = this.#store.now()
-    const idleTimeout = data.idleTimeout === undefined ? this.#options.idleTimeout : data.idleTimeout
+    const usual = data.use === 'once' ? null : this.#options.idleTimeout
+    const idleTimeout = data.idleTimeout === undefined ? usual : data.idleTimeout
     const record: SessionRecord = {
       id,
       tenant: data.tenant ?? '',
@@ -369,7 +388,7 @@ export class TokenRegistry {
     const { inserted, evicted, refused } = await this.#store.insert(records, { op })
     this.stats.issued += inserted.length
     this.#tellEnded(evicted, { reason: 'limit', by: null, op, at: this.now() })
-    if (this.#hooks.has('postSave')) for (const session of inserted) await this.#hooks.after('postSave', session, context)
+    if (this.#hooks.has('postSave')) await Promise.all(inserted.map(async session => await this.#hooks.after('postSave', session, context)))
     const [refusal] = refused
     if (refusal !== undefined) throw Object.assign(refusalError(refusal), { saved: inserted })
     return inserted

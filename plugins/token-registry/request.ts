@@ -1,14 +1,14 @@
 import { isIP } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import { authFrom, type Auth } from './auth.ts'
-import { keyOf } from './cache.ts'
 import { authorizationOf, credentialsOf, isCrossSite, setCookie, type Credentials } from './credentials.ts'
 import { isThenable, within } from './deadline.ts'
 import {
-  HookTimeout, SessionCrossSite, SessionNotRotatable, SessionRouteConfig, SessionScope, TokenExpired, TokenInvalid, TokenMalformed, TokenMissing, TokenReused,
-  TokenRevoked
+  HookTimeout, SessionCrossSite, SessionNotRotatable, SessionRouteConfig, SessionScope, StoreTimeout, StoreUnavailable, TokenInvalid, TokenMalformed,
+  TokenMissing
 } from './errors.ts'
 import type { RegistryOptions } from './options.ts'
+import { isBadToken, refusalOf } from './refusal.ts'
 import type { IssuedToken, TokenRegistry } from './registry.ts'
 import { policyOf, type RouteSession, type SessionPolicy } from './route-session.ts'
 import { looksLikeOurs } from './token.ts'
@@ -20,6 +20,8 @@ const kPolicy = Symbol('fastify-token-registry policy')
 
 /** What became of the session of a request: what onSend has to tell. */
 interface Outcome {
+  /** Whether the answer may hold a token, of any use. */
+  noStore?: true
   /** The session that was started or rotated; `ended` where there is none any more. */
   session?: IssuedToken | 'ended'
   /** What a decorator threw. */
@@ -107,10 +109,10 @@ class Gate {
     let credentials: Credentials | null = null
     try {
       const authorization = authorizationOf(request)
-      if (authorization !== null) auth = this.#cached(authorization)
+      if (authorization !== null) auth = this.#registry.cached(authorization)
       if (auth === undefined) {
         credentials = this.#credentials(request, authorization, policy)
-        if (credentials?.scheme === 'cookie') auth = this.#cached(keyOf(credentials.token))
+        if (credentials?.scheme === 'cookie') auth = this.#registry.cached(credentials.key)
       }
     } catch (error) {
       return done(refused(reply, error))
@@ -130,6 +132,7 @@ class Gate {
     try {
       const issued = await this.#registry.issue({ ...data, meta: { ...seen(request), ...data.meta } })
       if (issued.session.use === 'session') this.#changed(request, issued)
+      else request[kOutcome] = { ...request[kOutcome], noStore: true }
       return issued
     } catch (error) {
       throw this.#refuse(request, error)
@@ -161,16 +164,14 @@ class Gate {
     }
   }
 
-  tell (request: SessionRequest, reply: FastifyReply, { session, refusal }: Outcome): void {
+  tell (request: SessionRequest, reply: FastifyReply, { session, noStore, refusal }: Outcome): void {
     // Once: where another onSend hook fails, all of them run again.
     request[kOutcome] = null
     // The handler may have caught it.
     if (refusal !== undefined && 'statusCode' in refusal && refusal.statusCode === reply.statusCode) explain(reply, refusal)
-    if (session === undefined) return
-
-    reply.header('cache-control', 'no-store')
+    if (session !== undefined || noStore) reply.header('cache-control', 'no-store')
     const { cookie } = this.#options
-    if (cookie === null) return
+    if (cookie === null || session === undefined) return
     reply.header('set-cookie', session === 'ended'
       ? setCookie(cookie, '', 0)
       : setCookie(cookie, session.token, Math.ceil((session.session.expiresAt - this.#registry.now()) / 1000)))
@@ -189,7 +190,7 @@ class Gate {
   }
 
   #refuse (request: SessionRequest, error: unknown): Error {
-    const refusal = onWire(error)
+    const refusal = refusalOf(error)
     request[kOutcome] = { ...request[kOutcome], refusal }
     return refusal
   }
@@ -198,12 +199,6 @@ class Gate {
   #tokenOf (request: SessionRequest): string | undefined {
     const session = request[kOutcome]?.session
     return typeof session === 'object' ? session.token : credentialsOf(request, authorizationOf(request), this.#options.cookie)?.token
-  }
-
-  /** What the cache knows of a token that is not bound to a key. */
-  #cached (key: string): Auth | undefined {
-    const auth = this.#registry.cached(key)?.auth
-    return auth?.session.binding === null ? auth : undefined
   }
 
   #credentials (request: SessionRequest, authorization: string | null, { optional }: SessionPolicy): Credentials | null {
@@ -222,12 +217,12 @@ class Gate {
     return undefined
   }
 
-  async #authenticate (request: SessionRequest, reply: FastifyReply, policy: SessionPolicy, { scheme, token }: Credentials): Promise<Error | undefined> {
+  async #authenticate (request: SessionRequest, reply: FastifyReply, policy: SessionPolicy, credentials: Credentials): Promise<Error | undefined> {
     try {
-      const binding = scheme === 'dpop' ? await this.#thumbprint(request, token) : null
-      return this.#admit(request, reply, policy, await this.#verify(reply, policy, token, binding))
+      const binding = credentials.scheme === 'dpop' ? await this.#thumbprint(request, credentials.token) : null
+      return this.#admit(request, reply, policy, await this.#verify(reply, policy, credentials, binding))
     } catch (error) {
-      if (scheme === 'cookie' && isBadToken(error)) {
+      if (credentials.scheme === 'cookie' && isBadToken(error)) {
         this.#ended(request)
         // A browser keeps sending an old cookie: where nobody has to be signed in, it counts as none.
         if (policy.optional) return undefined
@@ -236,12 +231,12 @@ class Gate {
     }
   }
 
-  async #verify (reply: FastifyReply, policy: SessionPolicy, token: string, binding: string | null): Promise<Auth> {
+  async #verify (reply: FastifyReply, policy: SessionPolicy, credentials: Credentials, binding: string | null): Promise<Auth> {
     try {
-      return await this.#registry.verify(token, { binding })
+      return await this.#registry.verifyPresented(credentials, binding)
     } catch (error) {
       const serveCachedFor = policy.serveCachedFor ?? this.#options.serveCachedFor
-      const stale = serveCachedFor > 0 && isCritical(error) ? this.#registry.stale(keyOf(token), serveCachedFor) : undefined
+      const stale = serveCachedFor > 0 && isStoreDown(error) ? this.#registry.stale(credentials.key, serveCachedFor) : undefined
       if (stale === undefined || stale.auth.session.binding !== binding) throw error
       this.#registry.stats.servedStale++
       reply.header('session-cache', 'stale')
@@ -270,15 +265,9 @@ function seen (request: FastifyRequest): { ipAddress?: string, userAgent?: strin
 
 /** The error as the caller may see it, with its headers set: in place of `error.headers`, which a host's own error handler drops. */
 function refused (reply: FastifyReply, error: unknown, scope?: readonly string[]): Error {
-  const refusal = onWire(error)
+  const refusal = refusalOf(error)
   explain(reply, refusal, scope)
   return refusal
-}
-
-/** Invalid, expired, revoked, reused and unknown are one on the wire; the cause is for logs. */
-function onWire (error: unknown): Error {
-  if (isBadToken(error) && !(error instanceof TokenInvalid)) return new TokenInvalid({ cause: error })
-  return error instanceof Error ? error : new TypeError('what was thrown is no error', { cause: error })
 }
 
 function explain (reply: FastifyReply, error: Error, scope: readonly string[] = []): void {
@@ -289,8 +278,8 @@ function explain (reply: FastifyReply, error: Error, scope: readonly string[] = 
   else if (isCritical(error)) reply.header('retry-after', '1')
 }
 
-function isBadToken (error: unknown): boolean {
-  return [TokenInvalid, TokenExpired, TokenRevoked, TokenReused].some(kind => error instanceof kind)
+function isStoreDown (error: unknown): boolean {
+  return error instanceof StoreUnavailable || error instanceof StoreTimeout
 }
 
 function isCritical (error: unknown): boolean {

@@ -35,7 +35,7 @@ export function generationValidUntil (session: SessionRecord, generation: number
   if (generation >= session.generation) return session.expiresAt
   const { rotatedAt } = session
   if (rotatedAt === null || generation < session.generation - 1 || !withinWindow(rotatedAt, reuseWindow, now)) return null
-  return rotatedAt + reuseWindow
+  return Math.min(session.expiresAt, rotatedAt + reuseWindow)
 }
 
 function withinWindow (rotatedAt: number, reuseWindow: number, now: number): boolean {

@@ -1,8 +1,7 @@
-import { inspect } from 'node:util'
-import { Type, type Static, type TSchema } from '@sinclair/typebox'
-import { Value, ValueErrorType, type ValueError } from '@sinclair/typebox/value'
+import { Type, type Static } from '@sinclair/typebox'
 import { DurationSchema, milliseconds } from './duration.ts'
 import { SessionRouteConfig } from './errors.ts'
+import { faultOf } from './option-fault.ts'
 
 const flag = () => Type.Optional(Type.Boolean({ errorMessage: 'true or false' }))
 // RFC 6749, section 3.3: scope-token
@@ -71,28 +70,4 @@ export function sessionFault (session: unknown): string | null {
   if (unset !== undefined) return `session.${unset[0]} is undefined: leave it out, or give it a value`
   const contradicts = 'scope' in session && 'optional' in session && session.optional === true
   return contradicts ? 'session has scope and optional, which contradict each other' : null
-}
-
-/**
- * What is wrong with an option: its name, what it was and what it may be (the `errorMessage` of its schema). Long text, objects, and values of
- * unknown options are not repeated: they may be secrets in the wrong place.
- */
-export function faultOf (schema: TSchema, value: unknown, name: string): string | null {
-  const fault = Value.Errors(schema, value).First()
-  return fault === undefined ? null : worded(fault, name)
-}
-
-function worded ({ type, schema, path, value, errors }: ValueError, name: string): string {
-  const option = (name + path.replaceAll('/', '.')).replace(/^\./, '')
-  if (type === ValueErrorType.ObjectAdditionalProperties) return `${option} is not an option: there are ${Object.keys(schema.properties).join(', ')}`
-
-  // An object that may stand for others is the last of the choices: the fault lies deeper.
-  const deeper = errors.at(-1)?.First()
-  if (typeof value === 'object' && deeper !== undefined && deeper.path !== path) return worded(deeper, name)
-
-  return `${option} is ${option.startsWith('secret') ? `of type ${typeof value}` : shown(value)}: it may be ${String(schema.errorMessage)}`
-}
-
-function shown (value: unknown): string {
-  return typeof value === 'string' && value.length > 20 ? `text of ${value.length} characters` : inspect(value, { depth: -1 })
 }

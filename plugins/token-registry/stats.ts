@@ -1,3 +1,6 @@
+/** Reasons that are told apart: services name their own, and may not know how many. */
+const MAX_REASONS = 100
+
 export type Figures = Record<string, number>
 
 /** What the registry did since it was made, and what other plugins add: read by metrics and health, at no cost in between. */
@@ -9,12 +12,13 @@ export class Stats {
   reused = 0
   /** requests served from the cache while the store was down */
   servedStale = 0
+  /** by reason; `other` for those after the first hundred */
   readonly ended = new Map<string, number>()
   readonly #sources = new Map<string, () => Figures>()
 
   /** @throws {TypeError} where the name is taken */
   register (name: string, read: () => Figures): void {
-    if (this.#sources.has(name)) throw new TypeError(`stats: the name ${name} is taken`)
+    if (name === 'sessions' || name === 'ended' || this.#sources.has(name)) throw new TypeError(`stats: the name ${name} is taken`)
     this.#sources.set(name, read)
   }
 
@@ -27,6 +31,7 @@ export class Stats {
   }
 
   countEnded (reason: string, count = 1): void {
-    this.ended.set(reason, (this.ended.get(reason) ?? 0) + count)
+    const name = this.ended.has(reason) || this.ended.size < MAX_REASONS ? reason : 'other'
+    this.ended.set(name, (this.ended.get(name) ?? 0) + count)
   }
 }

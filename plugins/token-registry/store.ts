@@ -8,7 +8,7 @@ export interface TokenStore {
   readonly name: string
   /**
    * ms since the last proof that invalidations arrive: 0 in the process itself, Infinity while they may be missed.
-   * A cache in front of the store may be used while this is small.
+   * A cache in front of the store may be used while this is small. Before it becomes small again, `onInvalidate` tells `'all'`.
    */
   readonly staleness: number
   /** The store's clock as well as this process knows it, ms since the epoch. */
@@ -16,7 +16,7 @@ export interface TokenStore {
   /** Stores records; those of a subject all or none. Times are moved to the store's clock. */
   insert (records: readonly SessionRecord[], options: InsertOptions): Promise<InsertOutcome>
   get (id: string): Promise<SessionRecord | null>
-  /** Changes a session, only at that revision where one is given. Null where it does not live; throws `FST_SESSION_CONFLICT`. */
+  /** Changes a session, only at that revision where one is given; another idle timeout counts from now. Null where it does not live; throws `FST_SESSION_CONFLICT`. */
   update (id: string, patch: SessionPatch, revision?: number): Promise<SessionRecord | null>
   /** Judges what was presented and acts on it, in one step (`judgeRotation`). */
   rotate (id: string, presented: Presented, op: string): Promise<RotateOutcome>

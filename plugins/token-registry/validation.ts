@@ -5,7 +5,7 @@ import { isThenable, within } from './deadline.ts'
 import { DurationSchema, milliseconds, type Duration } from './duration.ts'
 import { HookTimeout, TokenOptions, TokenValidation } from './errors.ts'
 import { checkMeta } from './meta.ts'
-import type { EndReason, SessionMeta, Subject } from './record.ts'
+import type { EndReason, SessionMeta } from './record.ts'
 import type { SessionPatch, SessionQuery } from './store.ts'
 import { looksLikeOurs } from './token.ts'
 
@@ -65,9 +65,10 @@ const sessionQuery = TypeCompiler.Compile(Type.Object({
 const revocation = TypeCompiler.Compile(Type.Object({
   reason: text(64),
   by: nullable(text(256)),
-  except: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { maxItems: 10_000 })),
-  subject: Type.Optional(Type.Object({ sub, tenant }))
-}))
+  sub: Type.Optional(sub),
+  tenant: Type.Optional(tenant),
+  except: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { maxItems: 10_000 }))
+}, { additionalProperties: false }))
 
 /** What a validator is told: the data, and the token where the caller made it. */
 export interface Candidate {
@@ -109,21 +110,37 @@ export function patchOf (change: SessionChange): SessionPatch {
   return { ...patch, idleTimeout: milliseconds(idleTimeout) }
 }
 
-/** @throws {TokenValidation} */
+/**
+ * A key that is undefined would ask for more than was meant: for everybody's.
+ *
+ * @throws {TokenValidation}
+ */
 export function checkQuery (query: SessionQuery): void {
   check(sessionQuery, query)
+  checkSet(query)
 }
 
-/** @throws {TokenValidation} */
-export function checkRevocation (of: { reason: EndReason, by: string | null, except?: readonly string[], subject?: Subject }): void {
-  check(revocation, of)
+/**
+ * A subject that is undefined or misspelt would be anybody.
+ *
+ * @throws {TokenValidation}
+ */
+export function checkRevocation ({ reason = 'revoked', by = null, ...of }: { reason?: EndReason, by?: string | null, sub?: string | undefined, tenant?: string }): void {
+  check(revocation, { reason, by, ...of })
+  checkSet(of)
+  if (of.tenant !== undefined && of.sub === undefined) throw new TokenValidation('tenant: goes with sub')
 }
 
-function checkDefault ({ data }: Candidate): void {
+export function checkDefault ({ data }: Candidate): void {
   check(sessionData, data)
   checkLifetime(data.ttl, 'ttl')
   if (data.idleTimeout !== null) checkLifetime(data.idleTimeout, 'idleTimeout')
   if (data.meta !== undefined) checkMeta(data.meta)
+}
+
+function checkSet (of: object): void {
+  const unset = Object.entries(of).find(([, value]) => value === undefined)
+  if (unset !== undefined) throw new TokenValidation(`${unset[0]}: is undefined: leave it out, or give it a value`)
 }
 
 function checkStrict (candidate: Candidate): void {

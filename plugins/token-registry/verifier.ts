@@ -1,5 +1,5 @@
 import { authFrom, type Auth } from './auth.ts'
-import { keyOf, SessionCache, type CachedToken, type Read } from './cache.ts'
+import { SessionCache, type CachedToken, type Read } from './cache.ts'
 import { isThenable } from './deadline.ts'
 import { TokenExpired, TokenInvalid, TokenReused, TokenRevoked } from './errors.ts'
 import type { HookContext, HookRunner } from './hooks.ts'
@@ -24,6 +24,9 @@ export interface VerifierOptions {
   newContext: (operation: HookContext['operation']) => HookContext
   log: (error: unknown, message: string) => void
 }
+
+/** ms for which a use of a session without an idle timeout stands for those after it */
+const NOTED_FOR = 60_000
 
 /** From a token to who presents it: cache → store → cache. */
 export class Verifier {
@@ -51,11 +54,14 @@ export class Verifier {
     this.#cache.invalidate(ids)
   }
 
-  /** The part of `verify` that needs no store: what a token proves, by its key, where that is known for certain. A binding is not looked at. */
-  cached (key: string): CachedToken | undefined {
-    const hit = this.#cache.lookup(key)
-    if (hit !== undefined && hit.writeBy === Infinity) this.#lastUse.note(hit)
-    return hit
+  /** What a token proves, by its key, where that is known for certain and the token alone proves it: the part of `verify` that waits for nothing. */
+  cached (key: string): Auth | undefined {
+    const fresh = this.#cache.fresh(key)
+    if (fresh !== undefined) return fresh.auth
+    const cached = this.#cache.lookup(key)
+    if (cached === undefined || cached.auth.session.binding !== null) return undefined
+    this.#noteUse(cached)
+    return cached.auth
   }
 
   /** What a token proved, by its key, when the store was last heard of, at most `age` ms ago. */
@@ -63,12 +69,13 @@ export class Verifier {
     return this.#cache.stale(key, age)
   }
 
-  async verify (token: string, proof: Proof): Promise<Auth> {
-    const key = keyOf(token)
-    const { auth } = this.cached(key) ?? await this.#read(token, key)
-    const { client, binding } = auth.session
+  /** @param key of the token, as `keyOf` makes it */
+  async verify (token: string, proof: Proof, key: string): Promise<Auth> {
+    const cached = this.#cache.lookup(key) ?? await this.#read(token, key)
+    const { client, binding } = cached.auth.session
     if ((proof.client !== undefined && proof.client !== client) || (proof.binding ?? null) !== binding) throw new TokenInvalid()
-    return auth
+    this.#noteUse(cached)
+    return cached.auth
   }
 
   /** The session that a token of any use stands for; null where it is none, or no longer. */
@@ -122,9 +129,15 @@ export class Verifier {
     if (validUntil === null) throw claim.kind === 'minted' ? new TokenReused() : new TokenExpired()
     if (claim.generation !== null && claim.generation > record.generation) this.#stats.recovered++
 
-    const cached = this.#cache.keep(key, authFrom(record, claim.claims), validUntil, read)
-    this.#lastUse.note(cached)
-    return cached
+    return this.#cache.keep(key, authFrom(record, claim.claims), validUntil, read)
+  }
+
+  #noteUse (cached: CachedToken): void {
+    const now = this.#store.now()
+    const { session } = cached.auth
+    this.#lastUse.note(session, now)
+    // An idle timeout counts from the very last use, and a binding is proved each time: those are never fresh.
+    this.#cache.used(cached, now, session.idleTimeout === null && session.binding === null ? now + NOTED_FOR : -Infinity)
   }
 }
 

@@ -11,18 +11,8 @@ import { endingOf, Endings, isEnded, type Ended, type EndedEntry } from './endin
 import { entryOf, matches, recordOf, scopeOf, type Entry, type SubjectEntries } from './entry.ts'
 import { choose } from './limits.ts'
 import { Marks } from './marks.ts'
+import { resolveOptions, type MemoryStoreOptions } from './options.ts'
 import { everyCharacter, ShardedMap } from './sharded-map.ts'
-
-export interface MemoryStoreOptions {
-  /** The clock, ms since the epoch; `Date.now` by default. */
-  now?: () => number
-  /** ms for which an ending is kept, a day by default */
-  keepEndings?: number
-  /** endings kept at most, 100,000 by default; for a moment twice as many, when many sessions end at once */
-  maxEndings?: number
-  /** ms between two passes that remove what has expired, 10 s by default */
-  sweepInterval?: number
-}
 
 /** ms that a slice of background work may take before others get their turn */
 const SLICE = 2
@@ -49,7 +39,9 @@ export class MemoryStore implements TokenStore {
   /** How many live. */
   #size = 0
 
-  constructor ({ now = Date.now, keepEndings = 86_400_000, maxEndings = 100_000, sweepInterval = 10_000 }: MemoryStoreOptions = {}) {
+  /** @throws {TokenOptions} */
+  constructor (given: MemoryStoreOptions = {}) {
+    const { now, keepEndings, maxEndings, sweepInterval } = resolveOptions(given)
     this.now = now
     this.#endings = new Endings(now, keepEndings, maxEndings, entry => this.#forget(entry))
     this.#marks = new Marks(now)
@@ -106,7 +98,9 @@ export class MemoryStore implements TokenStore {
       throw new SessionConflict()
     }
 
-    Object.assign(entry, { meta, scope, idleTimeout, version, revision: entry.revision + 1 })
+    // Uses are written late: another timeout counts from now.
+    const lastUsedAt = patch.idleTimeout === undefined ? entry.lastUsedAt : Math.max(entry.lastUsedAt, this.now())
+    Object.assign(entry, { meta, scope, idleTimeout, version, lastUsedAt, revision: entry.revision + 1 })
     this.#invalidate([id])
     return recordOf(entry)
   }
@@ -127,8 +121,8 @@ export class MemoryStore implements TokenStore {
       case 'repeat':
         return { status: 'repeated', session: recordOf(entry) }
       case 'reuse_recent': case 'reuse_stale': {
-        this.#endEntries([entry, ...this.#cameOf(entry)], { reason: verdict, by: presented.by, op })
-        return this.#endedSince(id, op)
+        const ended = this.#endEntries([entry, ...this.#cameOf(entry)], { reason: verdict, by: presented.by, op })
+        return { status: 'reused', ending: endingOf(entry as EndedEntry), ended } // it has just ended
       }
       case 'advance': case 'recover':
         Object.assign(entry, { generation: presented.generation + 1, kid: presented.kid, rotatedAt: now, lastUsedAt: Math.max(entry.lastUsedAt, now), op })
