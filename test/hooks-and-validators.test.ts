@@ -56,6 +56,30 @@ t.test('what preSave returns is saved, and checked again', async t => {
   t.equal(await registry.count({}), 2)
 })
 
+t.test('a validator is asked once, about what is saved', async t => {
+  const asked: unknown[] = []
+  const { registry } = await rig(t, { validator: ({ data }) => { asked.push(data) } })
+  registry.addHook('preSave', data => ({ ...data, meta: { deviceId: 'phone' } }))
+  await registry.issue({ sub: 'alice' })
+  t.same(asked, [{ sub: 'alice', meta: { deviceId: 'phone' } }])
+
+  const strict = (await rig(t, { validator: 'strict' })).registry
+  strict.addHook('preSave', data => ({ ...data, meta: { deviceId: 'phone', ipAddress: '::1', userAgent: 'curl' } }))
+  t.match((await strict.issue({ sub: 'alice' })).session, { meta: { deviceId: 'phone' } })
+  await t.rejects(strict.issue({ sub: '' }), { message: /^sub: /, statusCode: 400 }, 'hooks are given what is valid')
+})
+
+t.test('hooks after a batch run together', async t => {
+  const { registry } = await rig(t, { hookTimeout: 20 })
+  const failures: unknown[] = []
+  registry.addHook('onError', error => { failures.push(error) })
+  registry.addHook('postSave', () => new Promise(() => {}))
+  const began = performance.now()
+  await registry.saveBatch(Array.from({ length: 1000 }, (_, i) => ({ token: `adopted-${i}`, data: { sub: 'alice' } })))
+  t.ok(performance.now() - began < 10_000, 'one after another they would take 20 s')
+  t.equal(failures.length, 1000)
+})
+
 t.test('a hook that runs before and fails stops the operation, and nothing has changed', async t => {
   const never = new Promise<never>(() => {})
   const failures: Array<[() => never | Promise<never>, { message: string | RegExp }]> = [

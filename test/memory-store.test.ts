@@ -114,6 +114,25 @@ t.test('the system\'s clock is the default', async t => {
   t.ok(Math.abs(store.now() - Date.now()) < 1000)
 })
 
+t.test('an option that is not what it may be is refused, and named', t => {
+  for (const [options, message] of [
+    [{ keepEndings: '1 hour' }, /memoryStore\.keepEndings is '1 hour'/], [{ sweepInterval: 0 }, /memoryStore\.sweepInterval is 0 ms/], [{ sweepInterval: '25d' }, /sweepInterval/],
+    [{ maxEndings: 0 }, /memoryStore\.maxEndings is 0: it may be a whole number/], [{ now: 5 }, /memoryStore\.now is 5/], [{ keep: 1 }, /memoryStore\.keep is not an option/]
+  ] as Array<[object, RegExp]>) t.throws(() => memoryStore(options), { code: 'FST_TOKEN_OPTIONS', message })
+  t.end()
+})
+
+t.test('what a rotation ends is told, however few endings are kept', async t => {
+  const { store } = open(t, { maxEndings: 1 })
+  const once = sessionRecord({ use: 'once', origin: null })
+  await store.insert([once], { op: 'insert' })
+  const presented = { once: true, generation: 0, kid: 1, binding: once.binding, reuseWindow: 0, by: null }
+  await store.rotate(once.id, presented, 'first')
+  const came = Array.from({ length: 4 }, () => sessionRecord({ tenant: once.tenant, sub: once.sub, use: 'session', origin: once.id }))
+  t.equal((await store.insert(came, { op: 'came' })).inserted.length, 4)
+  t.match(await store.rotate(once.id, presented, 'second'), { status: 'reused', ending: { id: once.id, reason: 'reuse_recent' }, ended: { length: 5 } })
+})
+
 t.test('the window is open until a millisecond before its end', async t => {
   const { store, clock } = open(t)
   const [session] = await insert(store, 1)

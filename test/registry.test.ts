@@ -188,6 +188,33 @@ t.test('nothing that is looked up by rubbish throws', async t => {
   t.equal(await registry.count({}), 1)
 })
 
+t.test('what is no text is no token', async t => {
+  const { registry } = await rig(t)
+  const missing = { code: 'FST_TOKEN_MISSING', statusCode: 401 }
+  for (const [token, fault] of [[undefined, missing], [null, missing], ['', missing], [7, invalid], [{}, invalid], [['trs_'], invalid]] as Array<[never, typeof invalid]>) {
+    for (const call of ['verify', 'rotate', 'consume'] as const) await t.rejects(async () => await registry[call](token), fault)
+    t.equal(await registry.get(token), null)
+    t.equal(await registry.revoke(token), false)
+    await t.rejects(registry.save(token, { sub: 'alice' }), refused)
+    await t.rejects(registry.saveBatch([token]), refused)
+  }
+})
+
+t.test('what is undefined or misspelt is not taken for everybody', async t => {
+  const { registry } = await rig(t)
+  const { session } = await registry.issue({ sub: 'alice' })
+  const { session: { id } } = await registry.issue({ sub: 'bob' })
+  for (const options of [{ sub: undefined }, { subject: 'alice' }, { tenant: '' }, { sub: 'bob', tenant: undefined }]) await t.rejects(registry.revokeById(id, 'revoked', options as object), refused)
+  for (const options of [{}, { sub: undefined }, { sub: 'bob', tenant: undefined }, { sub: 'bob', except: undefined }, { subject: 'bob' }]) await t.rejects(registry.revokeAll(options as { sub: string }), refused)
+  for (const key of ['sub', 'tenant', 'client', 'deviceId', 'ipAddress', 'issuedAfter']) {
+    await t.rejects(registry.list({ [key]: undefined }), { ...refused, message: new RegExp(`^${key}: is undefined`) })
+    await t.rejects(registry.count({ [key]: undefined }), refused)
+  }
+  t.equal(await registry.count({}), 2)
+  t.equal(await registry.revokeById(id, undefined, { sub: 'alice', by: 'alice' }), false)
+  t.equal(await registry.revokeById(session.id, undefined, { sub: 'alice', tenant: '', by: 'alice' }), true)
+})
+
 t.test('an update takes effect at once, also for what the cache knows', async t => {
   const { registry, clock } = await rig(t)
   const { token, session: { id } } = await registry.issue(sessionData())
@@ -254,6 +281,17 @@ t.test('a token is replaced by its successor, and both prove the session while t
   t.match(told[4], { args: [{ id: session.id, generation: 1 }, { reason: 'reuse_recent', sub: 'alice' }] })
   t.match(told[0], { args: [{ id: session.id, generation: 0, client: null }, { operation: 'rotate' }] })
   t.match(registry.stats.read(), { sessions: { rotated: 1, reused: 1 }, ended: { reuse_recent: 1 } })
+})
+
+t.test('a token that was replaced ends with its session, window or not', async t => {
+  const { registry, clock } = await rig(t, { reuseWindow: '1d' })
+  const { token } = await registry.issue({ sub: 'alice', ttl: '10s' })
+  clock.advance(7000)
+  await registry.rotate(token)
+  await registry.verify(token)
+  clock.advance(3000)
+  t.equal(registry.cached(keyOf(token)), undefined)
+  await t.rejects(registry.verify(token), expired)
 })
 
 t.test('a token from long before ends its session, and no other', async t => {
@@ -373,6 +411,14 @@ t.test('a one-time token is taken once, and the second to present it ends what c
     t.equal((told[3]?.args[0] as SessionRecord).id, id)
     await registry.revokeAll({ sub: 'alice' })
   }
+})
+
+t.test('a one-time token lives as long as it may, however short the idle timeout', async t => {
+  const { registry, clock } = await rig(t, { idleTimeout: '15m' })
+  const { token, session } = await registry.issue({ sub: 'alice', use: 'once', ttl: '1h' })
+  t.equal(session.idleTimeout, null)
+  clock.advance(3_599_999)
+  t.match(await registry.consume(token), { id: session.id })
 })
 
 t.test('of 100 that present a one-time token at the same time one gets it', async t => {
@@ -588,6 +634,35 @@ t.test('a kind of token that opens at once is as good, and one that never does i
 })
 
 // Around it all
+
+t.test('a token type cannot lend what can be written to, a scope that is no text, or a status of its own', async t => {
+  const { registry } = await rig(t)
+  const { session } = await registry.issue({ sub: 'alice', scope: ['read', 'write'] })
+  let claims: Record<string, unknown> = Object.freeze({ roles: ['user'] })
+  registry.addTokenType({
+    name: 'lending',
+    matches: token => token.startsWith('lent.'),
+    open: token => {
+      if (token === 'lent.teapot') throw Object.assign(new Error('short and stout'), { statusCode: 418 })
+      return { sid: session.id, expiresAt: Infinity, claims }
+    }
+  })
+  const auth = await registry.verify('lent.1')
+  t.throws(() => (auth.claims.roles as string[]).push('admin'), TypeError)
+  claims = { scope: ['read'] }
+  await t.rejects(registry.verify('lent.2'), invalid)
+  await t.rejects(registry.verify('lent.teapot'), invalid)
+  await t.rejects(registry.save('lent.adopted', { sub: 'alice' }), { ...refused, message: /proves a session by itself/ })
+})
+
+t.test('reasons are told apart as far as they can be known', async t => {
+  const { registry } = await rig(t)
+  for (let i = 0; i < 150; i++) await registry.revoke((await registry.issue({ sub: 'alice' })).token, `reason ${i}`)
+  const { ended } = registry.stats.read()
+  t.equal(Object.keys(ended ?? {}).length, 101)
+  t.match(ended, { 'reason 0': 1, other: 50 })
+  for (const name of ['sessions', 'ended']) t.throws(() => registry.stats.register(name, () => ({})), TypeError)
+})
 
 t.test('figures are read by their source, and a name is taken once', async t => {
   const { registry } = await rig(t)

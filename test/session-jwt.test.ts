@@ -490,7 +490,7 @@ t.test('options that are not what they may be are refused, and named', async t =
   }
   // As by spreading jwtKeys over the wrong options.
   for (const wrong of [jwtKeys({ secret }), jwtKeys({ privateKey: pem(pairs.EdDSA.privateKey) }), { secret: 10n }, { issuer: secret.repeat(20) }]) {
-    const error: unknown = await serve(t, { session: { ...wrong } }).then(() => null, error => error)
+    const error: unknown = await serve(t, { session: { ...wrong } as object }).then(() => null, error => error)
     t.match(error, { code: 'FST_SESSION_JWT_OPTIONS' })
     t.notMatch(String(error), secret)
     t.notMatch(String(error), 'PRIVATE KEY')

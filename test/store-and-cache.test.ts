@@ -152,15 +152,20 @@ t.test('a store without listeners tells this process what it changed, also where
     if (lost) throw new Error('reply lost')
     return result
   }
+  const endAll: NonNullable<PartialStore['endAll']> = async ({ sub }, cause) => {
+    const { sessions } = await minimal.find({ sub }, { limit: 500 })
+    return (await losing(minimal.end(sessions.map(({ id }) => id), cause))).length
+  }
   const store: PartialStore = {
     name: 'alone',
     staleness: 0,
-    insert: async (records, options) => await minimal.insert(records, { ...options, limits: [{ name: 'two', max: 2, onExceed: 'end-oldest' }] }),
+    insert: async (records, options) => await losing(minimal.insert(records, { ...options, limits: [{ name: 'two', max: 2, onExceed: 'end-oldest' }] })),
     get: async id => await minimal.get(id),
     rotate: async (...args) => await losing(minimal.rotate(...args)),
     end: async (...args) => await losing(minimal.end(...args)),
     find: async (...args) => await minimal.find(...args),
-    health: async () => await minimal.health()
+    health: async () => await minimal.health(),
+    endAll
   }
   const { tokenRegistry: registry } = await build(t, { store, reuseWindow: 0 })
   const [first, second] = [await registry.issue({ sub: 'alice' }), await registry.issue({ sub: 'alice' })]
@@ -171,10 +176,23 @@ t.test('a store without listeners tells this process what it changed, also where
   lost = true
   await t.rejects(registry.rotate(second.token), { code: 'FST_STORE_UNAVAILABLE' })
   await t.rejects(registry.verify(second.token), reused)
+  lost = false
   const third = await registry.issue({ sub: 'bob' })
   await registry.verify(third.token)
+  lost = true
   await t.rejects(registry.revoke(third.token), { code: 'FST_STORE_UNAVAILABLE' })
   await t.rejects(registry.verify(third.token), invalid)
+
+  lost = false
+  const [fourth, fifth] = [await registry.issue({ sub: 'carol' }), await registry.issue({ sub: 'carol' })]
+  await registry.verify(fourth.token)
+  lost = true
+  await t.rejects(registry.issue({ sub: 'carol' }), { code: 'FST_STORE_UNAVAILABLE' })
+  await t.rejects(registry.verify(fourth.token), invalid, 'it made room for one whose reply was lost')
+  lost = false
+  await registry.verify(fifth.token)
+  await registry.revokeAll({ sub: 'carol' })
+  await t.rejects(registry.verify(fifth.token), invalid)
 })
 
 // Last use and the cache

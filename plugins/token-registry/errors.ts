@@ -48,7 +48,7 @@ export const SessionRouteConfig = define<[string]>('FST_SESSION_ROUTE_CONFIG', '
 
 /** The store does not answer, or says that it cannot. */
 export const StoreUnavailable = define<[string]>('FST_STORE_UNAVAILABLE', 'The session store is not available (%s): try again', 503, true)
-/** The store did not answer in time; whether a change took effect is unknown, and repeating it is safe. */
+/** The store did not answer in time; whether a change took effect is unknown. */
 export const StoreTimeout = define<[string, number]>('FST_STORE_TIMEOUT', 'The session store did not answer %s within %d ms: try again', 503, true)
 /** A stored record is not one. */
 export const StoreCorrupt = define<[string]>('FST_STORE_CORRUPT', 'The stored record of session %s is damaged', 500, true)

@@ -451,9 +451,10 @@ function only ([session]: readonly SessionRecord[]): SessionRecord {
   return session
 }
 
-function queryOf ({ allTenants = false, tenant = '', ...query }: ListQuery): SessionQuery {
-  checkQuery({ ...query, tenant })
-  return allTenants ? query : { ...query, tenant }
+function queryOf ({ allTenants = false, ...query }: ListQuery): SessionQuery {
+  const own = { tenant: '', ...query }
+  checkQuery(own)
+  return allTenants ? query : own
 }
 
 function refusalError (refusal: InsertRefusal): Error {

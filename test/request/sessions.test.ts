@@ -125,6 +125,7 @@ t.test('a token that makes no requests signs nobody in', async t => {
     const answer = await post(app, `/${use}`)
     t.match(answer.json(), { token: /^tr[ro]_/, auth: null })
     t.notOk('set-cookie' in answer.headers)
+    t.equal(answer.headers['cache-control'], 'no-store')
   }
 })
 

@@ -51,6 +51,20 @@ export const expiryRules: readonly Rule[] = [
     }
   },
   {
+    name: 'an idle timeout that is changed counts from the change',
+    needs: ['touch', 'update'],
+    check: async bench => {
+      const { store } = bench
+      const session = await bench.insert()
+      await bench.advance(600)
+      const changed = await store.update(session.id, { idleTimeout: 500 })
+      assert.ok(changed !== null && changed.lastUsedAt >= session.lastUsedAt + 600)
+      await bench.assertLives(changed)
+      await bench.advance(500)
+      await bench.assertGone(changed)
+    }
+  },
+  {
     name: 'a use is never noted backwards',
     needs: ['touch'],
     check: async bench => {

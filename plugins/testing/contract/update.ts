@@ -14,8 +14,11 @@ export const updateRules: readonly Rule[] = [
       const patches: SessionPatch[] = [{ meta: { deviceId: 'tablet' } }, { scope: ['write', 'read'] }, { scope: [] }, { version: '2' }, { meta: {}, version: '3' }, {}]
       if (bench.has('touch')) patches.push({ idleTimeout: 60_000 }, { idleTimeout: null })
       for (const patch of patches) {
-        expected = { ...expected, ...patch, revision: expected.revision + 1 }
-        assert.deepEqual(await store.update(expected.id, patch), expected)
+        const updated = await store.update(expected.id, patch)
+        // Another idle timeout counts from now.
+        const lastUsedAt = patch.idleTimeout === undefined ? expected.lastUsedAt : Math.max(expected.lastUsedAt, updated?.lastUsedAt ?? 0)
+        expected = { ...expected, ...patch, lastUsedAt, revision: expected.revision + 1 }
+        assert.deepEqual(updated, expected)
         assert.deepEqual(await store.get(expected.id), expected)
       }
       assert.equal((await bench.rotate(expected.id, 0)).status, 'rotated')
