@@ -1,6 +1,6 @@
 // Sessions of browsers, in a cookie that scripts cannot read and other sites cannot use.
 //
-//   npx tsx examples/cookie-sessions.ts      then open http://localhost:3000
+//   npx tsx examples/cookie-sessions.ts
 import { randomBytes } from 'node:crypto'
 import Fastify from 'fastify'
 import tokenRegistry from 'fastify-token-registry'
@@ -34,4 +34,5 @@ app.post('/logout', { config: { session: true } }, async (request, reply) => {
   return reply.redirect('/', 303)
 })
 
-await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+const address = await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+console.log(`Open ${address}`)

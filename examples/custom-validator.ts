@@ -34,4 +34,5 @@ app.post<{ Body: { token: string } }>('/import', async request => {
 
 app.get('/me', { config: { session: true } }, async request => request.requireAuth().session.meta)
 
-await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+const address = await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+console.log(`curl -X POST '${address}/login?device=phone'`)

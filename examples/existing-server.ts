@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import fastifyCookie from '@fastify/cookie'
 import fastifyCors from '@fastify/cors'
-import fastifyJwt from '@fastify/jwt'
+import fastifyJwt, { type JwtVerifyFunction } from '@fastify/jwt'
 import fastifySession from '@fastify/session'
 import Fastify, { type FastifyError } from 'fastify'
 import tokenRegistry from 'fastify-token-registry'
@@ -26,6 +26,11 @@ app.get('/visits', async request => {
   return { visits }
 })
 
+app.get('/partner', async request => {
+  const { sub } = await request.partnerJwtVerify<{ sub: string }>()
+  return { partner: sub }
+})
+
 // What is new. `request.session` stays that of @fastify/session; ours is `request.auth`.
 await app.register(tokenRegistry, { secret: process.env['TOKEN_SECRET'] ?? newSecret() })
 
@@ -39,6 +44,11 @@ declare module 'fastify' {
   interface Session {
     visits?: number
   }
+  interface FastifyRequest {
+    /** Of @fastify/jwt, by the name of its namespace. */
+    partnerJwtVerify: JwtVerifyFunction
+  }
 }
 
-await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+const address = await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+console.log(`curl -X POST ${address}/login`)

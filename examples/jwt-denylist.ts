@@ -35,4 +35,5 @@ app.post('/logout', async request => {
   return { ended: await app.tokenRegistry.denylist.add(jti, exp * 1000) }
 })
 
-await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+const address = await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+console.log(`curl -X POST ${address}/login`)

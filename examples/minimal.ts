@@ -1,13 +1,12 @@
 // Sign in, call a protected route, sign out.
 //
-//   npx tsx examples/minimal.ts
-//   curl -X POST localhost:3000/login -H 'content-type: application/json' -d '{"name":"ada"}'
+//   npx tsx examples/minimal.ts      says how to sign in; then
 //   curl localhost:3000/me -H 'authorization: Bearer <token>'
 import { randomBytes } from 'node:crypto'
 import Fastify from 'fastify'
 import tokenRegistry from 'fastify-token-registry'
 
-export const app = Fastify({ logger: true })
+export const app = Fastify()
 await app.register(tokenRegistry, { secret: process.env['TOKEN_SECRET'] ?? randomBytes(32).toString('base64') })
 
 app.post<{ Body: { name: string } }>('/login', {
@@ -22,4 +21,5 @@ app.get('/me', { config: { session: true } }, async request => ({ name: request.
 
 app.post('/logout', { config: { session: true } }, async request => ({ ended: await request.revokeSession() }))
 
-await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+const address = await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+console.log(`curl -X POST ${address}/login -H 'content-type: application/json' -d '{"name":"ada"}'`)

@@ -38,4 +38,5 @@ app.register(async account => {
   })
 })
 
-await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+const address = await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+console.log(`curl -X POST ${address}/login`)

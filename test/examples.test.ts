@@ -1,18 +1,31 @@
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
+import { promisify } from 'node:util'
 import fastifyCookie from '@fastify/cookie'
+import type { JWT } from '@fastify/jwt'
 import fastifySession from '@fastify/session'
 import Fastify, { type FastifyInstance, type LightMyRequestResponse } from 'fastify'
 import t, { type Test } from 'tap'
+import { sessionRecord, storeContract } from '../plugins/testing/index.ts'
 import { newSecret } from './support/build.ts'
 
 // Examples listen as soon as they are loaded: on any port that is free.
 process.env['PORT'] = '0'
 
-async function example (t: Test, load: () => Promise<{ app: FastifyInstance }>): Promise<FastifyInstance> {
-  const { app } = await load()
+/** Loads an example, and tries what it says to try. */
+async function example<Example extends { app: FastifyInstance }> (t: Test, load: () => Promise<Example>): Promise<Example> {
+  const log = t.capture(console, 'log')
+  const loaded = await load()
+  const { app } = loaded
   t.teardown(() => app.close())
   t.ok(app.server.listening)
-  return app
+  const line = String(log.args().at(-1))
+  t.match(line, /^(curl|Open) .*http:\/\/\S+:\d+/)
+  if (line.startsWith('curl')) await t.resolves(promisify(execFile)('bash', ['-c', `${line} -sf`]), line)
+  // As if nobody had tried it.
+  await app.tokenRegistry.revokeAll({ sub: 'ada' })
+  return loaded
 }
 
 const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
@@ -39,12 +52,12 @@ t.test('every example is short, and run here', async t => {
 })
 
 t.test('minimal', async t => {
-  const app = await example(t, () => import('../examples/minimal.ts'))
+  const { app } = await example(t, () => import('../examples/minimal.ts'))
   await signsInAndOut(t, app, await tokenFrom(app, '/login', { name: 'ada' }))
 })
 
 t.test('custom-store', async t => {
-  const app = await example(t, () => import('../examples/custom-store.ts'))
+  const { app } = await example(t, () => import('../examples/custom-store.ts'))
   const tokens = [await tokenFrom(app), await tokenFrom(app)]
   t.equal(await app.tokenRegistry.count({ sub: 'ada' }), 2)
   for (const token of tokens) await signsInAndOut(t, app, token)
@@ -53,8 +66,23 @@ t.test('custom-store', async t => {
   t.equal((await app.tokenRegistry.rotate(token)).token, rotated.token)
 })
 
+t.test('map-store keeps the contract', async t => {
+  const { mapStore } = await import('../examples/map-store.ts')
+  await import('../examples/map-store-rules.ts')
+  let time = 1_700_000_000_000
+  const open = () => ({ store: mapStore(() => time), advance: async (ms: number) => { time += ms }, close: async () => {} })
+  for (const { name, run } of storeContract(open, { lacks: ['update', 'touch', 'endAll', 'ending', 'onExpire'] })) await t.test(name, run)
+
+  const { store, advance } = open()
+  const insert = async () => await store.insert([sessionRecord({ issuedAt: time, expiresAt: time + 1000 })], { op: String(time) })
+  await insert()
+  await advance(1000)
+  await insert()
+  t.match(await store.health(), { sessions: 1 }, 'what has expired is deleted')
+})
+
 t.test('cookie-sessions', async t => {
-  const app = await example(t, () => import('../examples/cookie-sessions.ts'))
+  const { app } = await example(t, () => import('../examples/cookie-sessions.ts'))
   t.match((await app.inject('/')).body, 'Sign in')
   const { cookies } = await app.inject({ method: 'POST', url: '/login' })
   const [cookie] = cookies
@@ -67,7 +95,7 @@ t.test('cookie-sessions', async t => {
 })
 
 t.test('revoke-session', async t => {
-  const app = await example(t, () => import('../examples/revoke-session.ts'))
+  const { app } = await example(t, () => import('../examples/revoke-session.ts'))
   const sessions: Array<{ token: string, id: string }> = []
   for (let i = 0; i < 4; i++) sessions.push((await app.inject({ method: 'POST', url: '/login' })).json())
   const [first, second, third] = sessions
@@ -84,7 +112,7 @@ t.test('revoke-session', async t => {
 })
 
 t.test('custom-validator', async t => {
-  const app = await example(t, () => import('../examples/custom-validator.ts'))
+  const { app } = await example(t, () => import('../examples/custom-validator.ts'))
   const token = await tokenFrom(app, '/login?device=phone')
   t.match((await app.inject({ url: '/me', headers: bearer(token) })).json(), { deviceId: 'phone', plan: 'pro' })
   t.match((await app.inject({ method: 'POST', url: '/login' })).json(), { statusCode: 400, code: 'FST_TOKEN_VALIDATION', message: /name the device/ })
@@ -95,8 +123,8 @@ t.test('custom-validator', async t => {
 })
 
 t.test('hooks', async t => {
-  const { app, lines } = await import('../examples/hooks.ts')
-  t.teardown(() => app.close())
+  const { app } = await example(t, () => import('../examples/hooks.ts'))
+  const log = t.capture(console, 'log')
   const post = async (url: string, token = '') => await app.inject({ method: 'POST', url, headers: bearer(token) })
 
   t.match((await post('/login/mallory')).json(), { statusCode: 403, code: 'APP_BANNED' })
@@ -105,17 +133,18 @@ t.test('hooks', async t => {
   t.equal((await post('/rotate', token)).statusCode, 401, 'a replaced token makes no requests')
   await t.rejects(app.tokenRegistry.rotate(token), { code: 'FST_TOKEN_REUSED' })
   t.equal((await post('/logout', next)).statusCode, 401, 'the reuse ended the session')
+  const lines = log.args().map(String)
   t.match(lines, [/issued .* for ada/, /rotated .* to generation 1/, /ended .*: reuse_recent/, /warn ada/])
   t.equal(lines.length, 4)
 })
 
 t.test('jwt-denylist', async t => {
-  const app = await example(t, () => import('../examples/jwt-denylist.ts'))
+  const { app } = await example(t, () => import('../examples/jwt-denylist.ts'))
   await signsInAndOut(t, app, await tokenFrom(app))
 })
 
 t.test('existing-server', async t => {
-  const app = await example(t, () => import('../examples/existing-server.ts'))
+  const { app } = await example(t, () => import('../examples/existing-server.ts'))
   const token = await tokenFrom(app)
   const me = await app.inject({ url: '/me', headers: { ...bearer(token), origin: 'https://app.example.org' } })
   t.match(me, { statusCode: 200, headers: { 'access-control-allow-origin': 'https://app.example.org' } })
@@ -124,15 +153,23 @@ t.test('existing-server', async t => {
   t.match(refused, { statusCode: 401, headers: { 'www-authenticate': 'Bearer', 'access-control-allow-origin': 'https://app.example.org' } })
   t.same(Object.keys(refused.json()), ['problem', 'detail'], 'the error handler of the host')
 
+  const { partner } = app.getDecorator<Record<'partner', JWT>>('jwt')
+  const jwt = partner.sign({ sub: 'acme' })
+  t.same((await app.inject({ url: '/partner', headers: bearer(jwt) })).json(), { partner: 'acme' }, 'the JWTs of the host')
+  t.equal((await app.inject({ url: '/partner', headers: bearer(`${jwt.slice(0, -4)}AAAA`) })).statusCode, 401)
+  t.equal((await app.inject({ url: '/partner', headers: bearer(token) })).statusCode, 401, 'neither takes the other\'s')
+  t.equal((await app.inject({ url: '/me', headers: bearer(jwt) })).statusCode, 401)
+
   const first = await app.inject('/visits')
   t.same(first.json(), { visits: 1 })
   t.same((await app.inject({ url: '/visits', headers: { cookie: String(first.headers['set-cookie']).split(';')[0] ?? '' } })).json(), { visits: 2 })
 })
 
 t.test('from-fastify-session', async t => {
-  const { build, moveSessions } = await import('../examples/from-fastify-session.ts')
   const secret = newSecret()
-  const rows = new Map<string, { user: string, cookie: { expires?: Date | string | null } }>()
+  process.env['OLD_SECRET'] = secret
+  const { app, oldStore, adoptSessions } = await example(t, () => import('../examples/from-fastify-session.ts'))
+
   const old = Fastify()
   t.teardown(() => old.close())
   await old.register(fastifyCookie)
@@ -141,40 +178,61 @@ t.test('from-fastify-session', async t => {
     cookie: { secure: false, maxAge: 3_600_000 },
     store: {
       set (id, session, done) {
-        rows.set(id, JSON.parse(JSON.stringify(session)))
+        oldStore.set(id, JSON.parse(JSON.stringify(session)))
         done()
       },
       get: (_id, done) => done(null),
       destroy: (_id, done) => done()
     }
   })
+  old.get('/', async () => 'hello')
   old.post('/login', async request => { Object.assign(request.session, { user: 'ada' }) })
+  const before = oldStore.size
+  await old.inject('/')
   const { cookies: [cookie] } = await old.inject({ method: 'POST', url: '/login' })
+  t.equal(oldStore.size, before + 2, 'the visitor has a row too')
 
-  const app = await build(newSecret())
-  t.teardown(() => app.close())
   const headers = { cookie: `sessionId=${encodeURIComponent(cookie?.value ?? '')}` }
   t.equal((await app.inject({ url: '/me', headers })).statusCode, 401)
-  t.equal(await moveSessions(app, secret, [...rows].map(([sessionId, session]) => ({ sessionId, session }))), 1)
+  const [fresh] = (await app.inject({ method: 'POST', url: '/login' })).cookies
+  t.match(fresh, { name: 'sessionId', value: /^trs_/ })
+  t.equal(await adoptSessions(), 1, 'who never signed in is left out, and what is there already is no fault')
+  t.equal(await adoptSessions(), 0)
 
   t.same((await app.inject({ url: '/me', headers })).json(), { sub: 'ada' }, 'nobody is signed out')
-  const { sessions: [session] } = await app.tokenRegistry.list({ sub: 'ada' })
-  t.ok(Math.abs((session?.expiresAt ?? 0) - Date.now() - 3_600_000) < 60_000, 'it ends when the old one would have')
+  t.same((await app.inject({ url: '/me', headers: { cookie: `sessionId=${fresh?.value}` } })).json(), { sub: 'ada' }, 'nor is who signed in before')
+  const { sessions } = await app.tokenRegistry.list({ sub: 'ada' })
+  t.ok(sessions.some(({ expiresAt }) => Math.abs(expiresAt - Date.now() - 3_600_000) < 60_000), 'it ends when the old one would have')
   t.same((await app.inject({ method: 'POST', url: '/logout', headers })).json(), { ended: true })
   t.equal((await app.inject({ url: '/me', headers })).statusCode, 401)
-
-  const { cookies: [fresh] } = await app.inject({ method: 'POST', url: '/login' })
-  t.match(fresh, { name: 'sessionId', value: /^trs_/ })
+  t.equal(await adoptSessions(), 0)
+  t.same([...oldStore.values()].filter(({ user }) => user !== undefined), [], 'the next start does not sign in who has signed out')
 })
 
 t.test('from-fastify-jwt', async t => {
-  const app = await example(t, () => import('../examples/from-fastify-jwt.ts'))
-  const payload: object = { sub: 'ada', jti: 'an-old-one' }
-  const jwt = app.jwt.sign(payload, { expiresIn: '1h' })
-  const both = await Promise.all([1, 2].map(() => app.inject({ url: '/me', headers: bearer(jwt) })))
-  t.same(both.map(({ statusCode }) => statusCode), [200, 200])
-  t.equal((await app.inject({ url: '/sessions', headers: bearer(jwt) })).json().length, 1)
+  const { app } = await example(t, () => import('../examples/from-fastify-jwt.ts'))
+  const claims: object = { sub: 'ada', jti: 'an-old-one' }
+  const jwt = app.jwt.sign(claims, { expiresIn: '1h' })
+  const me = async (token: string) => (await app.inject({ url: '/me', headers: bearer(token) })).statusCode
+  t.same(await Promise.all([1, 2].map(() => me(jwt))), [200, 200])
+
+  await t.test('its session is proved by the JWT alone, not by what is known of it', async t => {
+    const [head = '', payload = '', signature = ''] = jwt.split('.')
+    const known = ['an-old-one', 'ada', JSON.stringify(claims), Buffer.from(payload, 'base64url').toString(), `${head}.${payload}`, payload, jwt]
+    const digests = known.flatMap(text => (['hex', 'base64', 'base64url'] as const).map(encoding => createHash('sha256').update(text).digest(encoding)))
+    const { sessions } = await app.tokenRegistry.list({ sub: 'ada' })
+    for (const text of [...known.slice(0, -1), ...digests, ...sessions.map(({ id }) => id), `${head}.${payload}.`, signature]) {
+      for (const token of [text, `old-jwt:${text}`]) t.equal(await me(token), 401, token)
+    }
+  })
+
+  // The last character of its signature holds two bits that nothing reads.
+  const last = jwt.charCodeAt(jwt.length - 1)
+  const twin = jwt.slice(0, -1) + String.fromCharCode(last % 2 === 0 ? last + 1 : last - 1)
+  await me(twin)
+  t.equal((await app.inject({ url: '/sessions', headers: bearer(jwt) })).json().length, 1, 'a JWT is one session, however it is written')
   await signsInAndOut(t, app, jwt)
+  t.equal(await me(twin), 401)
   t.ok(await app.tokenRegistry.denylist.has('an-old-one'))
   await signsInAndOut(t, app, await tokenFrom(app))
 })
