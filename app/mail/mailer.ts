@@ -15,18 +15,8 @@ export interface Mailer {
    * @throws {MailRefused} 400: an address that is not one, or a subject of more than one line
    */
   send (mail: Mail): void
-  readonly stats: MailStats
   /** Gives what still waits one more try, at most 5 s for all together. */
   close (): Promise<void>
-}
-
-export interface MailStats {
-  readonly sent: number
-  /** Refused by the server, or tried too often. */
-  readonly failed: number
-  /** Not taken on, since too many waited. */
-  readonly dropped: number
-  readonly waiting: number
 }
 
 export interface MailLimits {
@@ -62,9 +52,6 @@ class BackgroundMailer implements Mailer {
   readonly #limits: MailLimits
   readonly #deliveries = new Set<Promise<void>>()
   readonly #closing = new AbortController()
-  #sent = 0
-  #failed = 0
-  #dropped = 0
 
   constructor (transport: Transport, log: Pick<FastifyBaseLogger, 'error'>, limits: MailLimits) {
     this.#transport = transport
@@ -74,16 +61,11 @@ class BackgroundMailer implements Mailer {
     setMaxListeners(0, this.#closing.signal)
   }
 
-  get stats (): MailStats {
-    return { sent: this.#sent, failed: this.#failed, dropped: this.#dropped, waiting: this.#deliveries.size }
-  }
-
   send (mail: Mail): void {
     if (!isEmail(mail.to)) throw new MailRefused('address is not one')
     if (/\p{Cc}/u.test(mail.subject)) throw new MailRefused('subject has more than one line')
     if (this.#deliveries.size >= this.#limits.waiting || this.#closing.signal.aborted) {
-      this.#dropped++
-      this.#log.error({ dropped: this.#dropped }, 'a mail was dropped: too many wait to be sent')
+      this.#log.error('a mail was dropped: too many wait to be sent, or the server closes')
       return
     }
     const delivery = this.#deliver(mail).finally(() => this.#deliveries.delete(delivery))
@@ -103,11 +85,9 @@ class BackgroundMailer implements Mailer {
       const lastOne = attempt === this.#limits.attempts || this.#closing.signal.aborted
       try {
         await this.#transport.deliver(mail, AbortSignal.timeout(this.#limits.timeout * 3))
-        this.#sent++
         return
       } catch (error) {
         if (lastOne || isFinal(error)) {
-          this.#failed++
           // The message of the error may quote the mail.
           this.#log.error({ code: field(error, 'code'), responseCode: field(error, 'responseCode'), attempt }, 'a mail could not be sent')
           return

@@ -1,10 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import * as argon2 from '@node-rs/argon2'
-import bcrypt from 'bcryptjs'
-import { sourcePath } from '../source-path.ts'
-import { PasswordRefused } from './errors.ts'
+import * as bcrypt from '@node-rs/bcrypt'
+import { normalised } from './policy.ts'
 import { Turns } from './turns.ts'
 
 export interface Verified {
@@ -14,21 +12,13 @@ export interface Verified {
 }
 
 export interface Passwords {
-  /**
-   * Whether a new password may be used: 8 to 128 characters (code points), none of the most common ones. Not for sign-ins: older
-   * rules allowed others.
-   *
-   * @throws {PasswordRefused} 400
-   */
-  check (password: string): void
   /** The argon2id hash of a password, in PHC format. @throws {PasswordsBusy} 503 */
   hash (password: string): Promise<string>
   /**
    * Whether a password is the one that was hashed.
    *
-   * Costs one argon2 verification whether the hash is null (no such user, no password), unknown, right or wrong. A bcrypt hash costs
-   * its own verification more until its owner has signed in once: right, the caller hashes anew; wrong, the argon2 verification
-   * follows.
+   * Costs one argon2 verification whether the hash is null (no such user, no password), unknown, right or wrong. A hash of an older
+   * kind, until its owner has signed in once, costs its own verification beside that one.
    *
    * @throws {PasswordsBusy} 503
    */
@@ -46,43 +36,32 @@ const bcryptHash = /^\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}$/
  * @param queueLength how many more wait; at 15 ms each, the default is about a second of one core
  */
 export async function createPasswords ({ places = Math.min(availableParallelism(), 3), queueLength = 100 } = {}): Promise<Passwords> {
-  const common = new Set((await readFile(sourcePath('app/passwords/common-passwords.txt'), 'utf8')).split('\n'))
   const nobodys = await argon2.hash(randomBytes(16), parameters)
   const turns = new Turns(places, queueLength)
 
-  return {
-    check (password) {
-      const text = normalised(password)
-      const { length } = [...text]
-      if (length < 8) throw new PasswordRefused('has fewer than 8 characters')
-      if (length > 128) throw new PasswordRefused('has more than 128 characters')
-      if (common.has(text.toLowerCase())) throw new PasswordRefused('is one of the most common')
-    },
+  async function verifyArgon2 (hash: string, password: string): Promise<boolean> {
+    return await turns.run(() => argon2.verify(hash, normalised(password)))
+  }
 
+  async function verifyOlder (hash: string | null, password: string): Promise<boolean> {
+    if (hash === null) return false
+    // As it is: what made these hashes is not known to have normalised.
+    if (bcryptHash.test(hash)) return await turns.run(() => bcrypt.verify(password, hash))
+    return parsed(hash) !== null && await verifyArgon2(hash, password)
+  }
+
+  return {
     async hash (password) {
       return await turns.run(() => argon2.hash(normalised(password), parameters))
     },
 
     async verify (hash, password) {
-      return await turns.run(async () => {
-        if (hash !== null && isCurrent(hash)) return { matches: await argon2.verify(hash, normalised(password)), needsRehash: false }
-        const matches = hash !== null && await verifyOlder(hash, password)
-        if (!matches) await argon2.verify(nobodys, normalised(password))
-        return { matches, needsRehash: matches }
-      })
+      if (hash !== null && isCurrent(hash)) return { matches: await verifyArgon2(hash, password), needsRehash: false }
+      // At the same time, so that only what an older hash takes beyond this tells it from no hash.
+      const [matches] = await Promise.all([verifyOlder(hash, password), verifyArgon2(nobodys, password)])
+      return { matches, needsRehash: matches }
     }
   }
-}
-
-/** One of the two forms that NIST SP 800-63B (5.1.1.2) names, so that every keyboard's way to write a character gives the same bytes. */
-function normalised (password: string): string {
-  return password.normalize('NFKC')
-}
-
-async function verifyOlder (hash: string, password: string): Promise<boolean> {
-  // As it is: what made these hashes is not known to have normalised.
-  if (bcryptHash.test(hash)) return await bcrypt.compare(password, hash)
-  return parsed(hash) !== null && await argon2.verify(hash, normalised(password))
 }
 
 function isCurrent (hash: string): boolean {
