@@ -4,7 +4,7 @@ import { parseEnv } from 'node:util'
 import createError from '@fastify/error'
 import { envSchema } from 'env-schema'
 import type { JwtKey } from 'fastify-token-registry/session-jwt'
-import { duration, origins, privateKey, rateLimit, secrets, trustedProxies, type RateLimit } from './config/values.ts'
+import { baseUrl, delay, origins, pageUrl, privateKey, rateLimit, secrets, trustedProxies, type RateLimit } from './config/values.ts'
 import { aSecret, formats, variables, type Variables } from './config/variables.ts'
 
 export type { RateLimit } from './config/values.ts'
@@ -17,6 +17,8 @@ export interface Config {
   readonly host: string
   readonly port: number
   readonly publicUrl: string | null
+  /** The page that a reset token is given to. null: the mail holds the token alone. */
+  readonly resetUrl: string | null
   /** An absolute path. */
   readonly dataDir: string
   /** null: embedded in `dataDir`. */
@@ -62,7 +64,8 @@ export function loadConfig (env: Environment): Config {
     production: values.NODE_ENV === 'production',
     host: values.HOST,
     port: values.PORT,
-    publicUrl: values.PUBLIC_URL?.replace(/\/+$/, '') ?? null,
+    publicUrl: values.PUBLIC_URL === undefined ? null : baseUrl(values.PUBLIC_URL),
+    resetUrl: values.RESET_URL === undefined ? null : pageUrl(values.RESET_URL),
     dataDir: resolve(values.DATA_DIR),
     databaseUrl: values.DATABASE_URL ?? null,
     tokenSecrets: values.TOKEN_SECRET === undefined ? null : secrets(values.TOKEN_SECRET),
@@ -72,7 +75,7 @@ export function loadConfig (env: Environment): Config {
     corsOrigin: origins(values.CORS_ORIGIN),
     trustProxy: trustedProxies(values.TRUST_PROXY),
     rateLimits: { global: rateLimit(values.RATE_LIMIT_GLOBAL), auth: rateLimit(values.RATE_LIMIT_AUTH) },
-    shutdownDelayMs: duration(values.SHUTDOWN_DELAY),
+    shutdownDelayMs: delay(values.SHUTDOWN_DELAY),
     logLevel: values.LOG_LEVEL
   })
 }

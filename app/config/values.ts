@@ -1,6 +1,9 @@
 import { isIP } from 'node:net'
 import { milliseconds, weakness } from 'fastify-token-registry'
 import { jwtKeys, type JwtKey } from 'fastify-token-registry/session-jwt'
+import { isEmail } from '../users/email.ts'
+
+const HOUR = 3_600_000
 
 /** How many requests are let through in a window of time. */
 export interface RateLimit {
@@ -12,6 +15,12 @@ export interface RateLimit {
 export function duration (text: string): number {
   const ms = milliseconds(text)
   return Number.isNaN(ms) ? refuse('not a duration') : ms
+}
+
+/** A duration of an hour at most: orchestrators wait no longer, and timers overflow after 24 days. */
+export function delay (text: string): number {
+  const ms = duration(text)
+  return ms <= HOUR ? ms : refuse('too long')
 }
 
 /** `100/15m`, or `off`. */
@@ -41,11 +50,26 @@ function isProxy (text: string): boolean {
   const [address, bits, ...rest] = text.split('/')
   const version = isIP(address ?? '')
   if (version === 0 || rest.length > 0) return false
-  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+  // Fastify refuses 0 bits: `true` is how to trust everyone.
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) > 0 && Number(bits) <= (version === 4 ? 32 : 128))
 }
 
-export function httpUrl (text: string): URL {
-  return urlOf(text, ['http:', 'https:'])
+/** Where a server is: `https://id.example.org`, or a path below it. Without a slash at the end. */
+export function baseUrl (text: string): string {
+  const { origin, pathname, search, hash } = httpUrl(text)
+  return search === '' && hash === '' ? (origin + pathname).replace(/\/+$/, '') : refuse('more than a place')
+}
+
+/** A page that is given something in the fragment of its URL. */
+export function pageUrl (text: string): string {
+  const { href, hash } = httpUrl(text)
+  return hash === '' ? href.replace(/#$/, '') : refuse('a fragment of its own')
+}
+
+function httpUrl (text: string): URL {
+  const url = urlOf(text, ['http:', 'https:'])
+  // WHATWG's parser takes `https:host` too.
+  return /^https?:\/\/[^/\s]/i.test(text) && url.username === '' && url.password === '' ? url : refuse('not of the form https://host')
 }
 
 export function databaseUrl (text: string): URL {
@@ -53,7 +77,14 @@ export function databaseUrl (text: string): URL {
 }
 
 export function smtpUrl (text: string): URL {
-  return urlOf(text, ['smtp:', 'smtps:'])
+  const url = urlOf(text, ['smtp:', 'smtps:'])
+  return url.hostname === '' ? refuse('no host') : url
+}
+
+/** `us@example.org`, or `Us <us@example.org>`. */
+export function sender (text: string): string {
+  const [, address = text] = /^(?:"[^"\\\p{Cc}]*"|[^"\\<>()[\]:;,@\p{Cc}]*) ?<([^<>]*)>$/u.exec(text) ?? []
+  return isEmail(address) ? text : refuse('not a sender')
 }
 
 function urlOf (text: string, protocols: readonly string[]): URL {

@@ -1,6 +1,7 @@
 import { Type, type Static, type TString, type TUnsafe } from '@sinclair/typebox'
+import { checkPassword } from '../passwords/policy.ts'
 import { isEmail } from '../users/email.ts'
-import { databaseUrl, duration, httpUrl, origins, privateKey, rateLimit, secret, secrets, smtpUrl, trustedProxies } from './values.ts'
+import { baseUrl, databaseUrl, delay, origins, pageUrl, privateKey, rateLimit, secret, secrets, sender, smtpUrl, trustedProxies } from './values.ts'
 
 /** What a variable that holds a secret may be. */
 export const aSecret = '32 bytes of randomness, as "openssl rand -base64 32" prints them'
@@ -26,9 +27,13 @@ export const variables = Type.Object({
     mayBe: 'an integer from 0 to 65535',
     description: 'the port to listen on; 0 takes any that is free'
   }),
-  PUBLIC_URL: Type.Optional(text('http-url', {
-    mayBe: 'an http or https URL',
-    description: 'where people reach the server, for links in mails'
+  PUBLIC_URL: Type.Optional(text('base-url', {
+    mayBe: 'https://id.example.org, or a path below it',
+    description: 'where people reach the server: stands in the docs, in mails, and in access tokens as their issuer'
+  })),
+  RESET_URL: Type.Optional(text('page-url', {
+    mayBe: 'https://app.example.org/reset, without a fragment',
+    description: 'the page that mails to reset a password link to; it reads the token from its fragment and POSTs it with the new password to /api/auth/password/reset'
   })),
   DATA_DIR: Type.String({
     default: '.data',
@@ -59,11 +64,9 @@ export const variables = Type.Object({
     mayBe: 'an e-mail address',
     description: 'the first administrator, made at start where absent'
   })),
-  ADMIN_PASSWORD: Type.Optional(Type.String({
-    minLength: 8,
-    maxLength: 128,
+  ADMIN_PASSWORD: Type.Optional(text('password', {
     secret: true,
-    mayBe: '8 to 128 characters',
+    mayBe: '8 to 128 characters, none of the 10,000 most common passwords',
     description: 'the password that the first administrator starts with'
   })),
   SMTP_URL: Type.Optional(text('smtp-url', {
@@ -71,8 +74,7 @@ export const variables = Type.Object({
     mayBe: 'smtps://user:password@host or smtp://host:587?requireTLS=true',
     description: 'sends mails; without it they are written to DATA_DIR/outbox'
   })),
-  MAIL_FROM: Type.Optional(Type.String({
-    pattern: '^[^\\r\\n]*@[^\\r\\n]*$',
+  MAIL_FROM: Type.Optional(text('sender', {
     mayBe: 'an e-mail address, or a name and <an address>',
     description: 'the sender of mails, needed with SMTP_URL'
   })),
@@ -89,16 +91,16 @@ export const variables = Type.Object({
   RATE_LIMIT_GLOBAL: text('rate-limit', {
     default: '1000/1h',
     mayBe: 'as 100/15m, or off',
-    description: 'how many requests an address may send'
+    description: 'how many requests an address may send; /health/* is not counted'
   }),
   RATE_LIMIT_AUTH: text('rate-limit', {
     default: '100/15m',
     mayBe: 'as 100/15m, or off',
-    description: 'how many of them may register, sign in or reset a password'
+    description: 'how many of them may register, sign in, or change or reset a password'
   }),
-  SHUTDOWN_DELAY: text('duration', {
+  SHUTDOWN_DELAY: text('delay', {
     default: '1s',
-    mayBe: 'as 500ms or 5s',
+    mayBe: 'as 500ms or 5s, at most 1h',
     description: 'how long requests are still served after SIGTERM, while /health/ready already refuses and every answer ends its connection'
   }),
   LOG_LEVEL: oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
@@ -127,14 +129,17 @@ function oneOf<Name extends string> (names: readonly Name[], annotations: { defa
 /** What the formats of the variables accept: what their parsers do not throw for. */
 export const formats: Readonly<Record<string, (text: string) => boolean>> = {
   email: isEmail,
+  'base-url': parsedBy(baseUrl),
   'database-url': parsedBy(databaseUrl),
-  duration: parsedBy(duration),
-  'http-url': parsedBy(httpUrl),
+  delay: parsedBy(delay),
   origins: parsedBy(origins),
+  'page-url': parsedBy(pageUrl),
+  password: parsedBy(checkPassword),
   'private-key': parsedBy(privateKey),
   'rate-limit': parsedBy(rateLimit),
   secret: parsedBy(secret),
   secrets: parsedBy(secrets),
+  sender: parsedBy(sender),
   'smtp-url': parsedBy(smtpUrl),
   'trusted-proxies': parsedBy(trustedProxies)
 }

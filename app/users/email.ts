@@ -1,5 +1,6 @@
-// No spaces, controls, or the characters that would turn one address into a list or a name and an address.
-const address = /^[^\s\p{Cc}\p{Cs}<>()[\],;:"\\@]{1,64}@[^\s\p{Cc}\p{Cs}<>()[\],;:"\\@]{1,189}$/u
+// Atoms between dots, without spaces, controls, or the characters that would turn one address into a list or a name and an address.
+const atom = '[^\\s\\p{Cc}\\p{Cs}<>()[\\],;:"\\\\@.]+'
+const address = new RegExp(`^(?=.{1,64}@.{1,189}$)${atom}(?:\\.${atom})*@${atom}(?:\\.${atom})*$`, 'u')
 
 /** Whether a text is one e-mail address that mail can be sent to: 3 to 254 characters, no quoted local part. */
 export function isEmail (text: string): boolean {

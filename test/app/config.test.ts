@@ -29,6 +29,7 @@ t.test('without any configuration the server is embedded and listens on this mac
     host: '127.0.0.1',
     port: 3000,
     publicUrl: null,
+    resetUrl: null,
     dataDir: resolve('.data'),
     databaseUrl: null,
     tokenSecrets: null,
@@ -49,7 +50,8 @@ t.test('every variable is read into what the server works with', async t => {
     NODE_ENV: 'production',
     HOST: '0.0.0.0',
     PORT: '0',
-    PUBLIC_URL: 'https://id.example.org/',
+    PUBLIC_URL: 'https://ID.example.org/auth/',
+    RESET_URL: 'https://app.example.org/reset?lang=de',
     DATA_DIR: '/var/lib/app',
     DATABASE_URL: 'postgresql://u:p@db/app',
     TOKEN_SECRET: `${first}, ${second}`,
@@ -68,7 +70,8 @@ t.test('every variable is read into what the server works with', async t => {
     production: true,
     host: '0.0.0.0',
     port: 0,
-    publicUrl: 'https://id.example.org',
+    publicUrl: 'https://id.example.org/auth',
+    resetUrl: 'https://app.example.org/reset?lang=de',
     dataDir: '/var/lib/app',
     databaseUrl: 'postgresql://u:p@db/app',
     tokenSecrets: [first, second],
@@ -83,6 +86,8 @@ t.test('every variable is read into what the server works with', async t => {
   })
   t.match(loadConfig({ CORS_ORIGIN: '*' }), { corsOrigin: '*' })
   t.match(loadConfig({ TRUST_PROXY: 'true' }), { trustProxy: true })
+  t.match(loadConfig({ SHUTDOWN_DELAY: '1h' }), { shutdownDelayMs: 3_600_000 })
+  for (const from of ['us@example.org', 'Us <us@example.org>', '"Us, Inc." <us@example.org>', '<us@example.org>']) t.match(loadConfig({ MAIL_FROM: from }), { mail: { from } })
 })
 
 t.test('the configuration cannot be changed', async t => {
@@ -106,14 +111,15 @@ t.test('what is no value of a variable is refused: the variable, what it was, wh
   const bad: Record<string, string[]> = {
     NODE_ENV: ['prod', 'Production'],
     PORT: ['65536', '-1', '3000.5', 'http'],
-    PUBLIC_URL: ['id.example.org', 'ftp://id.example.org'],
+    PUBLIC_URL: ['id.example.org', 'ftp://id.example.org', 'https:id.example.org', 'https:///id.example.org', ' https://id.example.org', 'https://id.example.org?a=b', 'https://id.example.org/#a', 'https://ada@id.example.org', 'https://ada:pw@id.example.org'],
+    RESET_URL: ['app.example.org/reset', '/reset', 'https://app.example.org/#/reset', 'https://ada@app.example.org/reset'],
     CORS_ORIGIN: ['https://a.example/path', 'https://a.example,', '*, https://a.example', 'null', 'a.example'],
-    TRUST_PROXY: ['yes', '0', '1', '10.0.0.0/33', '::1/129', '10.0.0.0/8/8', '10.0.0', '127.0.0.1,'],
+    TRUST_PROXY: ['yes', '0', '1', '10.0.0.0/33', '::1/129', '0.0.0.0/0', '10.0.0.0/00', '::/0', '10.0.0.0/8/8', '10.0.0', '127.0.0.1,'],
     RATE_LIMIT_AUTH: ['100', '0/1h', '100/0s', '100/1h/1h', '1e3/1h', '-1/1h', '100/15', '100/15min', 'on'],
-    SHUTDOWN_DELAY: ['5', '-5s', '1w'],
+    SHUTDOWN_DELAY: ['5', '-5s', '1w', '61m', '30d'],
     LOG_LEVEL: ['loud'],
     ADMIN_EMAIL: ['root', 'a@b, c@d', 'a@b\r\nBcc: c@d'],
-    MAIL_FROM: ['us', 'us@example.org\nBcc: them@example.org']
+    MAIL_FROM: ['us', '@', 'us@', 'Us <us>', 'Us <us@example.org', 'Us <us@example.org>, them@example.org', 'Us, Inc. <us@example.org>', 'us@example.org\nBcc: them@example.org', 'Us\n<us@example.org>']
   }
   for (const [name, values] of Object.entries(bad)) {
     for (const value of values) {
@@ -127,9 +133,9 @@ t.test('what is no value of a secret variable is refused and not shown', async t
   const good = secret()
   const bad: Record<string, string[]> = {
     DATABASE_URL: ['mysql://root:hunter2@db/app', 'hunter2'],
-    SMTP_URL: ['http://root:hunter2@mail', 'hunter2'],
+    SMTP_URL: ['http://root:hunter2@mail', 'hunter2', 'smtp:', 'smtp:hunter2', 'smtps://'],
     JWT_PRIVATE_KEY: ['-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----'],
-    ADMIN_PASSWORD: ['hunter2'],
+    ADMIN_PASSWORD: ['hunter2', 'hunter2'.repeat(20), 'password1', 'Password1'],
     JWT_SECRET: [
       'hunter2',
       'a'.repeat(64),
