@@ -1,10 +1,13 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { TokenInvalid, type RegistryError, type SessionMeta, type SessionRecord, type TokenRegistry } from 'fastify-token-registry'
 import { Background } from '../background.ts'
+import type { Config } from '../config.ts'
 import type { Mailer } from '../mail/mailer.ts'
 import type { Passwords } from '../passwords/passwords.ts'
-import { scopesOf, type Credentials, type User, type Users } from '../users/users.ts'
+import { checkPassword } from '../passwords/policy.ts'
+import { scopesOf, type User, type Users } from '../users/users.ts'
 import { PasswordWrong, ResetRefused, SignInRefused, UserDisabled } from './errors.ts'
+import { resetMail } from './reset-mail.ts'
 
 declare module 'fastify-token-registry' {
   interface SessionMeta {
@@ -22,8 +25,8 @@ export interface AuthParts {
   users: Users
   passwords: Passwords
   mailer: Mailer
-  /** For the link in mails; null: the mail holds the token alone. */
-  publicUrl: string | null
+  /** For mails. */
+  urls: Pick<Config, 'publicUrl' | 'resetUrl'>
   log: FastifyBaseLogger
 }
 
@@ -39,13 +42,13 @@ export interface SignedIn {
 export type Auth = ReturnType<typeof createAuth>
 
 /** Who may come in: users and passwords on one side, sessions on the other. */
-export function createAuth ({ registry, sessionJwt, users, passwords, mailer, publicUrl, log }: AuthParts) {
+export function createAuth ({ registry, sessionJwt, users, passwords, mailer, urls, log }: AuthParts) {
   const background = new Background(log, 1000)
 
   return {
     /** @throws `APP_PASSWORD_REFUSED` (400), `APP_USER_EMAIL_TAKEN` (409) */
     async register ({ email, password, name }: { email: string, password: string, name?: string }): Promise<User> {
-      passwords.check(password)
+      checkPassword(password)
       return await users.create({ email, name: name ?? null, passwordHash: await passwords.hash(password) })
     },
 
@@ -55,12 +58,11 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, pu
      * @throws `APP_SIGN_IN_REFUSED` (401), `APP_USER_DISABLED` (403)
      */
     async signIn ({ email, password, meta }: { email: string, password: string, meta: SessionMeta }): Promise<SignedIn> {
-      const credentials = await users.credentials({ email })
-      const hash = await verifiedHash(credentials, password)
-      if (credentials === null || hash === null) throw new SignInRefused()
-      if (credentials.user.disabledAt !== null) throw new UserDisabled()
+      const verified = await verify({ email }, password)
+      if (verified === null) throw new SignInRefused()
+      const { user, hash } = verified
+      if (user.disabledAt !== null) throw new UserDisabled()
 
-      const { user } = credentials
       const issued = await registry.issue({ sub: user.id, use: 'refresh', scope: scopesOf(user), meta })
       // A password change or a shut-out that came in between has ended the sessions it saw, but not this one.
       const now = await users.credentials({ id: user.id })
@@ -73,8 +75,10 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, pu
 
     /** @throws {TokenInvalid} 401, also where the user is gone or disabled, whose session then ends */
     async refresh (refreshToken: string): Promise<SignedIn> {
+      // Looked up before the token is used up: used up without an answer, it would be taken for stolen when it comes again.
+      const owner = await registry.get(refreshToken)
+      const user = owner === null ? null : await userOf(owner)
       const { token, session } = await registry.rotate(refreshToken).catch(oneAnswer)
-      const user = await userOf(session)
       if (user === null || user.disabledAt !== null) {
         await registry.revokeById(session.id, 'disabled')
         throw new TokenInvalid()
@@ -91,32 +95,29 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, pu
      * @throws `APP_PASSWORD_WRONG` (403), `APP_PASSWORD_REFUSED` (400)
      */
     async changePassword (session: Pick<SessionRecord, 'id' | 'sub'>, { currentPassword, newPassword, endOthers }: { currentPassword: string, newPassword: string, endOthers: boolean }): Promise<number> {
-      passwords.check(newPassword)
-      const hash = await verifiedHash(await users.credentials({ id: session.sub }), currentPassword)
-      if (hash === null) throw new PasswordWrong()
-      const changed = await users.setPasswordHash(session.sub, await passwords.hash(newPassword), hash)
+      checkPassword(newPassword)
+      const verified = await verify({ id: session.sub }, currentPassword)
+      if (verified === null) throw new PasswordWrong()
+      const changed = await users.setPasswordHash(session.sub, await passwords.hash(newPassword), verified.hash)
       if (!changed) throw new PasswordWrong()
       return endOthers ? await registry.revokeAll({ sub: session.sub, except: [session.id], reason: 'password_changed', by: session.sub }) : 0
     },
 
-    /** Mails a link to reset the password, where there is such a user. Returns at once, so that nothing tells whether there is. */
+    /** Mails a token to reset the password, where there is such a user. Returns at once, so that nothing tells whether there is. */
     forgotPassword (email: string): void {
       background.run('a mail to reset a password', async () => {
         const user = await users.findByEmail(email)
         if (user === null || user.disabledAt !== null) return
         const { token } = await registry.issue({ sub: user.id, use: 'once', client: RESET, ttl: '1h' })
-        const link = publicUrl === null ? token : `${publicUrl}/reset-password#${token}`
-        mailer.send({
-          to: user.email,
-          subject: 'Reset your password',
-          text: `Somebody, hopefully you, asked to reset the password of this address.\n\n${link}\n\nThis works once and for an hour. If it was not you, there is nothing to do.\n`
-        })
+        mailer.send({ to: user.email, ...resetMail(token, urls) })
       })
     },
 
-    /** @throws `APP_RESET_REFUSED` (400), `APP_PASSWORD_REFUSED` (400), which leaves the link valid */
+    /** @throws `APP_RESET_REFUSED` (400), `APP_PASSWORD_REFUSED` (400), which as a database that fails leaves the token valid */
     async resetPassword (token: string, password: string): Promise<void> {
-      passwords.check(password)
+      checkPassword(password)
+      const asked = await registry.get(token)
+      if (asked === null || await userOf(asked) === null) throw new ResetRefused()
       const passwordHash = await passwords.hash(password)
       const { sub } = await registry.consume(token, { client: RESET }).catch(error => { throw isCallersFault(error) ? new ResetRefused() : error })
       if (!await users.setPasswordHash(sub, passwordHash)) throw new ResetRefused()
@@ -124,7 +125,6 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, pu
     },
 
     async ensureAdministrator ({ email, password }: { email: string, password: string }): Promise<void> {
-      passwords.check(password)
       if (await users.ensureAdministrator({ email, passwordHash: await passwords.hash(password) })) log.info('the first administrator was made')
     },
 
@@ -135,14 +135,16 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, pu
     return await users.findById(sub)
   }
 
-  /** The hash that a password was verified against, as it stands now; null for a wrong password. */
-  async function verifiedHash (credentials: Credentials | null, password: string): Promise<string | null> {
-    const hash = credentials?.passwordHash ?? null
+  /** Whose password it is, and the hash of it that stands now; null for an unknown user or a wrong password. */
+  async function verify (of: { email: string } | { id: string }, password: string): Promise<{ user: User, hash: string } | null> {
+    const { user = null, passwordHash: hash = null } = await users.credentials(of) ?? {}
     const { matches, needsRehash } = await passwords.verify(hash, password)
-    if (!matches || credentials === null || hash === null) return null
-    if (!needsRehash) return hash
+    if (!matches || user === null || hash === null) return null
+    if (!needsRehash) return { user, hash }
     const renewed = await passwords.hash(password)
-    return await users.setPasswordHash(credentials.user.id, renewed, hash) ? renewed : hash
+    if (await users.setPasswordHash(user.id, renewed, hash)) return { user, hash: renewed }
+    // Another sign-in has renewed it meanwhile, or the password was changed: what stands now decides.
+    return await verify(of, password)
   }
 
   function signedIn (user: User, session: SessionRecord, refreshToken: string): SignedIn {

@@ -9,5 +9,5 @@ export const UserDisabled = createError('APP_USER_DISABLED', 'This account is di
 /** The current password, asked for again before a change, is wrong. */
 export const PasswordWrong = createError('APP_PASSWORD_WRONG', 'The current password is wrong', 403)
 
-/** The link was used, has expired, or never was one. */
-export const ResetRefused = createError('APP_RESET_REFUSED', 'This link is not valid any more: ask for another one', 400)
+/** The token was used, has expired, or never was one. */
+export const ResetRefused = createError('APP_RESET_REFUSED', 'This token to reset a password is not valid any more: ask for another one', 400)

@@ -1,6 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { TokenInvalid } from 'fastify-token-registry'
 import type { RateLimit } from '../config.ts'
+import { clientAddress } from '../http/client-address.ts'
 import { answers, NoContent } from '../http/schemas.ts'
 import { EndedAnswer, sessionAnswer } from '../sessions/schemas.ts'
 import type { User } from '../users/users.ts'
@@ -11,9 +12,11 @@ const tags = ['auth']
 const signedIn = { session: { noStore: true } }
 
 export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: RateLimit | false }> = async (app, { auth, rateLimit }) => {
-  app.addHook('onRequest', app.limitBy(rateLimit))
+  // One budget for all that could be used to guess passwords. What merely shows a token does not use it up.
+  const onRequest = app.limitBy(rateLimit)
 
   app.post('/register', {
+    onRequest,
     schema: { operationId: 'register', summary: 'Register', tags, body: RegisterBody, response: answers({ 201: RegisterAnswer }) }
   }, async (request, reply) => {
     const user = await auth.register(request.body)
@@ -21,12 +24,14 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
   })
 
   app.post('/login', {
+    onRequest,
     schema: { operationId: 'login', summary: 'Sign in', tags, body: LoginBody, response: answers({ 200: LoginAnswer }) }
   }, async (request, reply) => {
     const { email, password, device } = request.body
     const { 'user-agent': userAgent } = request.headers
+    const ipAddress = clientAddress(request)
     const meta = {
-      ipAddress: request.ip,
+      ...ipAddress !== null && { ipAddress },
       ...userAgent && { userAgent: userAgent.slice(0, 512) },
       ...device?.name && { deviceName: device.name }
     }
@@ -61,6 +66,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
 
   app.post('/password/change', {
     config: signedIn,
+    onRequest,
     schema: { operationId: 'changePassword', summary: 'Change the password', tags, body: ChangeBody, response: answers({ 200: EndedAnswer }) }
   }, async request => {
     const { currentPassword, newPassword, endOthers = true } = request.body
@@ -68,9 +74,10 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
   })
 
   app.post('/password/forgot', {
+    onRequest,
     schema: {
       operationId: 'forgotPassword',
-      summary: 'Ask for a link to reset the password',
+      summary: 'Ask for a mail to reset the password',
       description: 'The answer is the same whether there is such a user or not.',
       tags,
       body: ForgotBody,
@@ -82,6 +89,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
   })
 
   app.post('/password/reset', {
+    onRequest,
     schema: { operationId: 'resetPassword', summary: 'Reset the password with the token of the mail; ends every session', tags, body: ResetBody, response: answers({ 204: NoContent }) }
   }, async (request, reply) => {
     await auth.resetPassword(request.body.token, request.body.password)

@@ -10,8 +10,8 @@ const NewPassword = Type.String({ minLength: 1, maxLength: 1024, description: '8
 export const UserAnswer = exactly({
   id: Type.String({ format: 'uuid', examples: ['0198f7a2-5b1c-7d3e-8f00-0c0ffee0c0de'] }),
   email: Email,
-  name: Type.Union([Type.String(), Type.Null()]),
-  roles: Type.Array(Type.String()),
+  name: Type.Union([Type.String(), Type.Null()], { examples: ['Ada'] }),
+  roles: Type.Array(Type.String({ examples: ['administrator'] })),
   createdAt: Time
 })
 
@@ -41,5 +41,5 @@ export const ResetBody = exactly({ token: Type.String({ minLength: 1, maxLength:
 export const ChangeBody = exactly({
   currentPassword: Password,
   newPassword: NewPassword,
-  endOthers: Type.Optional(Type.Boolean({ default: true, description: 'end all other sessions' }))
+  endOthers: Type.Optional(Type.Boolean({ default: true, description: 'end all other sessions', examples: [true] }))
 })
