@@ -1,9 +1,7 @@
-import { randomUUID } from 'node:crypto'
-import fastifyCookie from '@fastify/cookie'
 import fastifyCors from '@fastify/cors'
 import fastifyHelmet from '@fastify/helmet'
 import fastifyJwt from '@fastify/jwt'
-import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import tokenRegistry, { type MemoryStoreOptions, memoryStore } from 'fastify-token-registry'
 import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
 import strictInput, { strictServerOptions } from 'fastify-token-registry/strict-input'
@@ -16,11 +14,14 @@ import { openDatabase } from './database/database.ts'
 import { healthRoutes } from './health/routes.ts'
 import docs from './http/docs.ts'
 import errors from './http/errors.ts'
+import { logOptions } from './http/log.ts'
 import rateLimits from './http/rate-limits.ts'
+import { unreadableUrls } from './http/unreadable-urls.ts'
 import { loadKeys } from './keys.ts'
 import { createMailer } from './mail/mailer.ts'
 import { createPasswords } from './passwords/passwords.ts'
 import { sessionRoutes } from './sessions/routes.ts'
+import { isEmail } from './users/email.ts'
 import { createUsers } from './users/users.ts'
 
 /** Access tokens live this long, refresh tokens (and with them the session) that long. */
@@ -29,7 +30,8 @@ const SESSION_TTL = '7d'
 
 export interface ServerOptions {
   config: Config
-  logger?: FastifyServerOptions['logger']
+  /** Without it nothing is logged; without a stream, to the standard output. */
+  logger?: { level: Config['logLevel'], stream?: NodeJS.WritableStream }
   /** For tests: the clock that sessions live by. */
   now?: MemoryStoreOptions['now']
 }
@@ -41,12 +43,12 @@ export interface Server {
 }
 
 /** The whole service: what is registered, in which order, and what depends on what. Ready to listen, or to be injected into. */
-export async function createServer ({ config, logger = false, now }: ServerOptions): Promise<Server> {
+export async function createServer ({ config, logger, now }: ServerOptions): Promise<Server> {
   const app = Fastify({
     ...strictServerOptions,
     trustProxy: typeof config.trustProxy === 'boolean' ? config.trustProxy : [...config.trustProxy],
-    logger,
-    genReqId: () => randomUUID(),
+    ...unreadableUrls,
+    logger: logger !== undefined && { ...logger, ...logOptions(config.production) },
     // While it closes, requests on open connections are still served.
     return503OnClosing: false
   })
@@ -68,12 +70,16 @@ export async function createServer ({ config, logger = false, now }: ServerOptio
     app.addHook('onClose', () => mailer.close())
 
     await app.register(errors)
-    await app.register(fastifyCors, { origin: typeof config.corsOrigin === 'object' ? [...config.corsOrigin] : config.corsOrigin })
+    await app.register(fastifyCors, {
+      origin: typeof config.corsOrigin === 'object' ? [...config.corsOrigin] : config.corsOrigin,
+      methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE'],
+      exposedHeaders: ['Retry-After', 'WWW-Authenticate', 'X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset']
+    })
     await app.register(fastifyHelmet)
     await app.register(rateLimits, { limit: config.rateLimits.global })
-    await app.register(strictInput)
+    // One definition of an address: whoever registers can be written to, and the first administrator can sign in.
+    await app.register(strictInput, { ajv: ajv => ajv.addFormat('email', isEmail) })
     await app.register(docs, { publicUrl: config.publicUrl })
-    await app.register(fastifyCookie)
     await app.register(tokenRegistry, {
       secret: keys.tokenSecrets,
       ttl: SESSION_TTL,
@@ -82,7 +88,7 @@ export async function createServer ({ config, logger = false, now }: ServerOptio
     await app.register(fastifyJwt, { namespace: 'access', ...jwtKeys(keys.jwtKey) })
     await app.register(sessionJwt, { namespace: 'access', ttl: ACCESS_TTL, issuer: config.publicUrl ?? 'fastify-token-registry', audience: 'api' })
 
-    const auth = createAuth({ registry: app.tokenRegistry, users, passwords, mailer, sessionJwt: app.sessionJwt, publicUrl: config.publicUrl, log: app.log })
+    const auth = createAuth({ registry: app.tokenRegistry, users, passwords, mailer, sessionJwt: app.sessionJwt, urls: config, log: app.log })
     app.addHook('onClose', () => auth.close())
     if (config.administrator !== null) await auth.ensureAdministrator(config.administrator)
 

@@ -36,8 +36,8 @@ export const adminRoutes: FastifyPluginAsyncTypebox<{ users: Users }> = async (a
       operationId: 'disableUser',
       summary: 'Shut a user out, or let it in again; shutting out ends its sessions',
       tags,
-      params: exactly({ sub: Type.String({ format: 'uuid' }) }),
-      body: exactly({ disabled: Type.Boolean() }),
+      params: exactly({ sub: Type.String({ format: 'uuid', description: 'id of a user', examples: ['0198f7a2-5b1c-7d3e-8f00-0c0ffee0c0de'] }) }),
+      body: exactly({ disabled: Type.Boolean({ examples: [true] }) }),
       response: answers({ 200: EndedAnswer })
     }
   }, async request => {

@@ -19,7 +19,7 @@ export interface Database {
    */
   query<T> (run: (db: Drizzle) => Promise<T>): Promise<T>
   /** Whether it answers within 2 s. */
-  health (): Promise<{ readonly up: boolean, readonly latencyMs: number }>
+  isUp (): Promise<boolean>
   /** Waits for what runs, at most 5 s. */
   close (): Promise<void>
 }
@@ -74,14 +74,12 @@ function databaseOn ({ kind, db, close }: Driver, migrations: readonly string[],
       }
     },
 
-    async health () {
-      const asked = performance.now()
-      const up = await within(2000, db.execute(sql`select 1`)).then(() => true, () => false)
-      return { up, latencyMs: performance.now() - asked }
+    async isUp () {
+      return await within(2000, db.execute(sql`select 1`)).then(() => true, () => false)
     },
 
     close () {
-      closed ??= within(5000, close()).catch(error => log.warn({ err: error }, 'the database was not closed in time'))
+      closed ??= within(5000, close()).catch(error => log.warn({ reason: driverError(error).message }, 'the database was not closed in time'))
       return closed
     }
   }

@@ -33,7 +33,7 @@ const docs: FastifyPluginAsync<{ publicUrl: string | null }> = async (app, { pub
     staticCSP: true,
     // Without TLS, by any address but this machine's own, browsers would ask in vain for the scripts of the page by https.
     transformStaticCSP: policy => policy.replace('upgrade-insecure-requests;', ''),
-    uiConfig: { persistAuthorization: true, docExpansion: 'list' }
+    uiConfig: { docExpansion: 'list' }
   })
   app.get('/api-docs', { schema: { hide: true } }, async (_request, reply) => reply.redirect('/docs'))
 }

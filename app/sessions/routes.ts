@@ -56,7 +56,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox = async app => {
       operationId: 'endSessions',
       summary: 'End all other sessions, or with ?all=true every one',
       tags,
-      querystring: exactly({ all: Type.Optional(Type.Boolean({ default: false, description: 'this one too' })) }),
+      querystring: exactly({ all: Type.Optional(Type.Boolean({ default: false, description: 'this one too', examples: [true] })) }),
       response: answers({ 200: EndedAnswer })
     }
   }, async request => {

@@ -1,212 +1,22 @@
-import { randomBytes } from 'node:crypto'
 import { execFile } from 'node:child_process'
-import { once } from 'node:events'
-import { watch } from 'node:fs'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import bcrypt from 'bcryptjs'
+import type { InjectOptions } from 'fastify'
 import t from 'tap'
-import { openDatabase } from '../../app/database/database.ts'
-import { createUsers } from '../../app/users/users.ts'
 import { childEnv } from '../support/child-env.ts'
-import { silent, temporaryDirectory } from '../support/embedded.ts'
-import { freshDatabase } from '../support/postgres.ts'
+import { temporaryDirectory } from '../support/embedded.ts'
+import { mailTo } from '../support/outbox.ts'
+import { execute, freshDatabase } from '../support/postgres.ts'
 import { call, password, register, signIn, testServer } from '../support/server.ts'
+import { severable } from '../support/severable.ts'
 
+const origin = 'https://app.example.org'
 const admin = { ADMIN_EMAIL: 'root@example.org', ADMIN_PASSWORD: 'administrators need long ones' }
 
 // Opening a database takes a second: tests that need no server of their own share one, and have users of their own.
-const { app, dataDir } = await testServer(t, { ...admin, PUBLIC_URL: 'https://id.example.org' })
-
-t.test('register, sign in, me, sessions, refresh, revoke', async t => {
-  const registered = await call(app, 'POST', '/api/auth/register', { body: { email: 'Ada@walk.example.org', password, name: 'Ada' } })
-  t.match(registered, { statusCode: 201, body: { user: { email: 'Ada@walk.example.org', name: 'Ada', roles: [] } } })
-
-  const login = await call(app, 'POST', '/api/auth/login', { body: { email: 'ada@walk.EXAMPLE.org', password, device: { name: 'laptop' } } })
-  t.match(login, {
-    statusCode: 200,
-    headers: { 'cache-control': 'no-store' },
-    body: { accessToken: /^ey/, refreshToken: /^trr_.{56}$/, tokenType: 'Bearer', expiresIn: 900, user: registered.body['user'], session: { current: true, device: { name: 'laptop' } } }
-  })
-  const { accessToken, refreshToken, session } = login.body as { accessToken: string, refreshToken: string, session: { id: string } }
-
-  t.match(await call(app, 'GET', '/api/auth/me', { token: accessToken }), { statusCode: 200, headers: { 'cache-control': 'no-store' }, body: { user: { name: 'Ada' }, session: { id: session.id, current: true } } })
-  t.match(await call(app, 'GET', '/api/sessions', { token: accessToken }), { statusCode: 200, body: { sessions: [{ id: session.id, current: true, ipAddress: '127.0.0.1' }], cursor: null } })
-  t.match(await call(app, 'GET', `/api/sessions/${session.id}`, { token: accessToken }), { statusCode: 200, body: { id: session.id } })
-
-  const refreshed = await call(app, 'POST', '/api/auth/refresh', { body: { refreshToken } })
-  t.match(refreshed, { statusCode: 200, body: { session: { id: session.id }, expiresIn: 900 } })
-  t.not(refreshed.body['refreshToken'], refreshToken)
-
-  t.equal((await call(app, 'DELETE', `/api/sessions/${session.id}`, { token: accessToken })).statusCode, 204)
-  for (const token of [accessToken, String(refreshed.body['accessToken'])]) {
-    t.match(await call(app, 'GET', '/api/auth/me', { token }), { statusCode: 401, headers: { 'www-authenticate': /invalid_token/ }, body: { code: 'FST_TOKEN_INVALID', requestId: /.{36}/ } })
-  }
-})
-
-t.test('an unknown user and a wrong password get one answer', async t => {
-  await register(app, 'ada@same.example.org')
-  const [unknown, wrong] = await Promise.all(['eve@same.example.org', 'ada@same.example.org'].map(email => call(app, 'POST', '/api/auth/login', { body: { email, password: 'a wrong password' } })))
-  t.equal(unknown?.statusCode, 401)
-  t.same({ ...unknown?.body, requestId: '' }, { ...wrong?.body, requestId: '' })
-  t.same(Object.keys(unknown?.headers ?? {}), Object.keys(wrong?.headers ?? {}))
-})
-
-t.test('an address is registered once, and passwords that others have are refused', async t => {
-  await register(app, 'ada@once.example.org')
-  t.match(await call(app, 'POST', '/api/auth/register', { body: { email: 'ADA@once.example.org', password } }), { statusCode: 409 })
-  for (const bad of ['password1', '1234567', 'x'.repeat(129)]) {
-    t.match(await call(app, 'POST', '/api/auth/register', { body: { email: 'eve@once.example.org', password: bad } }), { statusCode: 400, body: { code: 'APP_PASSWORD_REFUSED' } })
-  }
-})
-
-t.test('a refresh token that is used again after ten seconds ends its session', async t => {
-  let now = Date.now()
-  const { app } = await testServer(t, {}, { now: () => now })
-  await register(app, 'ada@reuse.example.org')
-  const { accessToken, refreshToken } = await signIn(app, 'ada@reuse.example.org')
-  const refresh = async (token: string) => await call(app, 'POST', '/api/auth/refresh', { body: { refreshToken: token } })
-
-  const first = await refresh(refreshToken)
-  const again = await refresh(refreshToken)
-  t.equal(again.body['refreshToken'], first.body['refreshToken'], 'a lost answer is given again')
-
-  now += 11_000
-  t.match(await refresh(refreshToken), { statusCode: 401, body: { code: 'FST_TOKEN_INVALID' } })
-  t.equal((await refresh(String(first.body['refreshToken']))).statusCode, 401)
-  t.equal((await call(app, 'GET', '/api/auth/me', { token: accessToken })).statusCode, 401)
-  for (const bad of ['trr_x', 'x'.repeat(60), accessToken.slice(0, 512)]) t.match(await refresh(bad), { statusCode: 401, body: { code: 'FST_TOKEN_INVALID' } })
-})
-
-t.test('nobody sees or ends the sessions of somebody else, nor learns that they exist', async t => {
-  for (const name of ['ada', 'eve']) await register(app, `${name}@others.example.org`)
-  const [ada, eve] = [await signIn(app, 'ada@others.example.org'), await signIn(app, 'eve@others.example.org')]
-  const another = randomBytes(18).toString('base64url')
-
-  for (const [method, path] of [['GET', ''], ['DELETE', ''], ['GET', '/ending']] as const) {
-    const [foreign, random] = await Promise.all([ada.session.id, another].map(id => call(app, method, `/api/sessions/${id}${path}`, { token: eve.accessToken })))
-    t.match(foreign, { statusCode: 404, body: { code: 'FST_SESSION_NOT_FOUND' } })
-    t.same({ ...foreign?.body, requestId: '' }, { ...random?.body, requestId: '' })
-  }
-  t.equal((await call(app, 'GET', '/api/auth/me', { token: ada.accessToken })).statusCode, 200)
-  t.match(await call(app, 'GET', `/api/admin/users/${ada.user.id}/sessions`, { token: eve.accessToken }), { statusCode: 403, headers: { 'www-authenticate': /insufficient_scope/ } })
-
-  t.equal((await call(app, 'DELETE', `/api/sessions/${ada.session.id}`, { token: ada.accessToken })).statusCode, 204)
-  t.equal((await call(app, 'GET', `/api/sessions/${ada.session.id}/ending`, { token: eve.accessToken })).statusCode, 404, 'nor how they ended')
-  const again = await signIn(app, 'ada@others.example.org')
-  t.match(await call(app, 'GET', `/api/sessions/${ada.session.id}/ending`, { token: again.accessToken }), { statusCode: 200, body: { id: ada.session.id, reason: 'revoked', by: ada.user.id } })
-  const root = await signIn(app, admin.ADMIN_EMAIL, admin.ADMIN_PASSWORD)
-  t.match(await call(app, 'GET', `/api/sessions/${ada.session.id}/ending`, { token: root.accessToken }), { statusCode: 200, body: { reason: 'revoked' } })
-})
-
-t.test('all other sessions can be ended, or every one; lists come in pages', async t => {
-  await register(app, 'ada@pages.example.org')
-  const sessions = []
-  for (let i = 0; i < 5; i++) sessions.push(await signIn(app, 'ada@pages.example.org'))
-  const [first, second] = sessions
-  const token = first?.accessToken ?? ''
-
-  const page = await call(app, 'GET', '/api/sessions?limit=3', { token })
-  const rest = await call(app, 'GET', `/api/sessions?limit=3&cursor=${String(page.body['cursor'])}`, { token })
-  t.equal(rest.body['cursor'], null)
-  const ids = [page, rest].flatMap(({ body }) => body['sessions'] as Array<{ id: string }>).map(({ id }) => id)
-  t.same(ids, sessions.map(({ session }) => session.id).reverse(), 'newest first, each once')
-  for (const query of ['limit=0', 'limit=501', 'limit=x', 'cursor=*', 'unknown=1', 'limit=1&limit=2']) t.equal((await call(app, 'GET', `/api/sessions?${query}`, { token })).statusCode, 400, query)
-
-  t.match(await call(app, 'DELETE', '/api/sessions', { token }), { statusCode: 200, body: { ended: 4 } })
-  t.equal((await call(app, 'GET', '/api/auth/me', { token: second?.accessToken ?? '' })).statusCode, 401)
-  t.match(await call(app, 'DELETE', '/api/sessions?all=true', { token }), { body: { ended: 1 } })
-  t.equal((await call(app, 'GET', '/api/auth/me', { token })).statusCode, 401)
-})
-
-t.test('an administrator sees and ends sessions, and shuts users out', async t => {
-  await register(app, 'ada@admin.example.org')
-  const ada = await signIn(app, 'ada@admin.example.org')
-  const { accessToken: token } = await signIn(app, admin.ADMIN_EMAIL, admin.ADMIN_PASSWORD)
-
-  t.match(await call(app, 'GET', `/api/admin/users/${ada.user.id}/sessions`, { token }), { statusCode: 200, body: { sessions: [{ id: ada.session.id, current: false }] } })
-  t.match(await call(app, 'DELETE', `/api/admin/users/${ada.user.id}/sessions`, { token }), { statusCode: 200, body: { ended: 1 } })
-  t.equal((await call(app, 'GET', '/api/auth/me', { token: ada.accessToken })).statusCode, 401)
-
-  const again = await signIn(app, 'ada@admin.example.org')
-  t.match(await call(app, 'PATCH', `/api/admin/users/${ada.user.id}`, { token, body: { disabled: true } }), { statusCode: 200, body: { ended: 1 } })
-  t.equal((await call(app, 'POST', '/api/auth/refresh', { body: { refreshToken: again.refreshToken } })).statusCode, 401)
-  t.match(await call(app, 'POST', '/api/auth/login', { body: { email: 'ada@admin.example.org', password } }), { statusCode: 403, body: { code: 'APP_USER_DISABLED' } })
-  t.match(await call(app, 'POST', '/api/auth/login', { body: { email: 'ada@admin.example.org', password: 'wrong' } }), { statusCode: 401 })
-  await call(app, 'PATCH', `/api/admin/users/${ada.user.id}`, { token, body: { disabled: false } })
-  await signIn(app, 'ada@admin.example.org')
-
-  t.match(await call(app, 'PATCH', '/api/admin/users/00000000-0000-4000-8000-000000000000', { token, body: { disabled: true } }), { statusCode: 404 })
-  t.match(await call(app, 'PATCH', '/api/admin/users/x', { token, body: { disabled: true } }), { statusCode: 400 })
-})
-
-t.test('a password change ends the other sessions, unless it is asked not to', async t => {
-  await register(app, 'ada@change.example.org')
-  const [here, there] = [await signIn(app, 'ada@change.example.org'), await signIn(app, 'ada@change.example.org')]
-  const change = async (body: object) => await call(app, 'POST', '/api/auth/password/change', { token: here.accessToken, body })
-
-  t.match(await change({ currentPassword: 'wrong', newPassword: 'another fine password' }), { statusCode: 403, body: { code: 'APP_PASSWORD_WRONG' } })
-  t.match(await change({ currentPassword: password, newPassword: 'qwertyuiop' }), { statusCode: 400 })
-  t.match(await change({ currentPassword: password, newPassword: 'another fine password', endOthers: false }), { statusCode: 200, body: { ended: 0 } })
-  t.equal((await call(app, 'GET', '/api/auth/me', { token: there.accessToken })).statusCode, 200)
-  t.match(await change({ currentPassword: 'another fine password', newPassword: password }), { statusCode: 200, body: { ended: 1 } })
-  t.equal((await call(app, 'GET', '/api/auth/me', { token: there.accessToken })).statusCode, 401)
-  t.equal((await call(app, 'GET', '/api/auth/me', { token: here.accessToken })).statusCode, 200)
-})
-
-t.test('no sign-in with the old password outlives a password change that it races', async t => {
-  await register(app, 'ada@race.example.org')
-  const { accessToken: token } = await signIn(app, 'ada@race.example.org')
-  const [changed, ...raced] = await Promise.all([
-    call(app, 'POST', '/api/auth/password/change', { token, body: { currentPassword: password, newPassword: 'another fine password' } }),
-    ...Array.from({ length: 20 }, () => call(app, 'POST', '/api/auth/login', { body: { email: 'ada@race.example.org', password } }))
-  ])
-  t.equal(changed?.statusCode, 200)
-  for (const { statusCode, body } of raced) {
-    if (statusCode === 200) t.equal((await call(app, 'GET', '/api/auth/me', { token: String(body['accessToken']) })).statusCode, 401)
-  }
-  t.match(await call(app, 'GET', '/api/sessions', { token }), { body: { sessions: { length: 1 } } })
-})
-
-t.test('a mail resets a password, once, and ends every session', async t => {
-  await register(app, 'ada@reset.example.org')
-  const { accessToken: token } = await signIn(app, 'ada@reset.example.org')
-  const forgot = async (email: string) => await call(app, 'POST', '/api/auth/password/forgot', { body: { email } })
-  const reset = async (resetToken: string, newPassword: string) => await call(app, 'POST', '/api/auth/password/reset', { body: { token: resetToken, password: newPassword } })
-
-  const [known, unknown] = [await forgot('ADA@reset.example.org'), await forgot('eve@reset.example.org')]
-  t.equal(known.statusCode, 204)
-  t.same([known.statusCode, known.body, Object.keys(known.headers)], [unknown.statusCode, unknown.body, Object.keys(unknown.headers)])
-
-  const mail = await newestMail(dataDir)
-  t.match(mail, 'To: ada@reset.example.org')
-  const [, resetToken = ''] = /https:\/\/id\.example\.org\/reset-password#(tro_\S{56})/.exec(mail) ?? []
-  t.match(await reset(resetToken, 'password1'), { statusCode: 400, body: { code: 'APP_PASSWORD_REFUSED' } }, 'which leaves the link valid')
-  t.equal((await reset(resetToken, 'another fine password')).statusCode, 204)
-  t.equal((await call(app, 'GET', '/api/auth/me', { token })).statusCode, 401)
-  const { session } = await signIn(app, 'ada@reset.example.org', 'another fine password')
-  t.ok(session.id)
-  t.match(await reset(resetToken, 'a third fine password'), { statusCode: 400, body: { code: 'APP_RESET_REFUSED' } })
-
-  const { id } = (await signIn(app, 'ada@reset.example.org', 'another fine password')).user
-  const { token: foreign } = await app.tokenRegistry.issue({ sub: id, use: 'once', client: 'something-else' })
-  t.match(await reset(foreign, 'a third fine password'), { statusCode: 400, body: { code: 'APP_RESET_REFUSED' } }, 'a one-time token for something else')
-  for (const bad of ['x', 'tro_'.padEnd(60, 'A'), token]) t.equal((await reset(bad, 'a third fine password')).statusCode, 400)
-})
-
-t.test('a bcrypt hash of an older system signs in, and is replaced', async t => {
-  const databaseUrl = await freshDatabase(t)
-  const database = await openDatabase({ databaseUrl, dataDir: '/nowhere' }, silent)
-  t.teardown(() => database.close())
-  const users = createUsers(database)
-  await users.create({ email: 'old@example.org', passwordHash: await bcrypt.hash(password, 4) })
-
-  const { app } = await testServer(t, { DATABASE_URL: databaseUrl })
-  await signIn(app, 'old@example.org')
-  t.match((await users.credentials({ email: 'old@example.org' }))?.passwordHash, /^\$argon2id\$v=19\$m=19456,t=2,p=1\$/)
-  await signIn(app, 'old@example.org')
-})
+const { app, log } = await testServer(t, { CORS_ORIGIN: origin, TRUST_PROXY: '127.0.0.1' })
 
 t.test('what is refused is limited too, and 401s carry the headers of CORS and helmet', async t => {
   const { app } = await testServer(t, { RATE_LIMIT_GLOBAL: '6/1h', RATE_LIMIT_AUTH: '2/15m', CORS_ORIGIN: 'https://app.example.org' })
@@ -223,9 +33,60 @@ t.test('what is refused is limited too, and 401s carry the headers of CORS and h
   const limited = await get('/nowhere')
   t.match(limited, { statusCode: 429, headers: { 'retry-after': /^\d+$/ } })
   t.match(limited.json(), { code: 'APP_RATE_LIMIT', statusCode: 429, requestId: /./ })
+})
 
-  const preflight = await app.inject({ method: 'OPTIONS', url: '/api/sessions', headers: { origin: 'https://app.example.org', 'access-control-request-method': 'DELETE' } })
-  t.match(preflight, { statusCode: 204, headers: { 'access-control-allow-origin': 'https://app.example.org' } })
+t.test('a page of an allowed origin may use every method, and read what it is told of limits and tokens', async t => {
+  for (const method of ['PATCH', 'DELETE']) {
+    const preflight = await app.inject({ method: 'OPTIONS', url: '/api/sessions', headers: { origin, 'access-control-request-method': method, 'access-control-request-headers': 'authorization' } })
+    t.match(preflight, { statusCode: 204, headers: { 'access-control-allow-origin': origin, 'access-control-allow-headers': 'authorization' } })
+    t.match(preflight.headers['access-control-allow-methods'], new RegExp(`\\b${method}\\b`))
+  }
+  const { headers } = await app.inject({ url: '/api/sessions', headers: { origin } })
+  for (const name of ['retry-after', 'www-authenticate', 'x-ratelimit-remaining']) t.match(headers['access-control-expose-headers'], new RegExp(name, 'i'))
+})
+
+t.test('showing tokens does not use up the limit of signing in', async t => {
+  const { app } = await testServer(t, { RATE_LIMIT_AUTH: '4/15m' })
+  await register(app, 'ada@office.example.org')
+  const { accessToken: token, refreshToken } = await signIn(app, 'ada@office.example.org')
+  for (let i = 0; i < 5; i++) {
+    t.equal((await call(app, 'GET', '/api/auth/me', { token })).statusCode, 200)
+    t.equal((await call(app, 'POST', '/api/auth/refresh', { body: { refreshToken } })).statusCode, 200)
+  }
+  t.equal((await call(app, 'POST', '/api/auth/logout', { token })).statusCode, 204)
+  await signIn(app, 'ada@office.example.org')
+
+  t.equal((await call(app, 'POST', '/api/auth/password/forgot', { body: { email: 'ada@office.example.org' } })).statusCode, 204)
+  for (const path of ['register', 'login', 'password/forgot', 'password/reset']) t.equal((await call(app, 'POST', `/api/auth/${path}`, { body: {} })).statusCode, 429, path)
+})
+
+t.test('probes are not limited, and use up nobody\'s limit', async t => {
+  const { app } = await testServer(t, { RATE_LIMIT_GLOBAL: '2/1h' })
+  for (let i = 0; i < 5; i++) {
+    for (const url of ['/health/live', '/health/ready']) t.equal((await call(app, 'GET', url)).statusCode, 200, url)
+  }
+  for (const expected of [404, 404, 429]) t.equal((await call(app, 'GET', '/nowhere')).statusCode, expected)
+})
+
+t.test('a client is its address, whatever port a proxy forwards with it', async t => {
+  const { app } = await testServer(t, { TRUST_PROXY: '127.0.0.1', RATE_LIMIT_AUTH: '2/15m' })
+  await register(app, 'ada@proxy.example.org')
+  const login = async (forwarded: string) => await app.inject({
+    method: 'POST',
+    url: '/api/auth/login',
+    headers: { 'x-forwarded-for': forwarded },
+    payload: { email: 'ada@proxy.example.org', password }
+  })
+  const clients: Array<[string[], Array<string | null>]> = [
+    [['203.0.113.7:1111', '203.0.113.7', '203.0.113.7:2222'], ['203.0.113.7', '203.0.113.7']],
+    [['[2001:db8::1]:1111', '[2001:db8::1]', '2001:db8::1'], ['2001:db8::1', '2001:db8::1']],
+    [['unknown', '_hidden', '203.0.113.300:1'], [null, null]]
+  ]
+  for (const [[first = '', second = '', third = ''], addresses] of clients) {
+    const answers = [await login(first), await login(second)]
+    t.strictSame(answers.map(answer => answer.json().session?.ipAddress), addresses, first)
+    t.equal((await login(third)).statusCode, 429, third)
+  }
 })
 
 t.test('input that is no input of ours is a 400 that says what to change', async t => {
@@ -247,44 +108,117 @@ t.test('input that is no input of ours is a 400 that says what to change', async
   t.equal((await app.inject('/api/sessions/%00')).statusCode, 400)
 })
 
-t.test('readiness tells which part fails, and that the server is about to stop', async t => {
-  const databaseUrl = await freshDatabase(t)
-  const { app, drain } = await testServer(t, { DATABASE_URL: databaseUrl })
+t.test('a URL that the router cannot read is refused, limited and answered as any other', async t => {
+  const { app } = await testServer(t, { RATE_LIMIT_GLOBAL: '5/1h', CORS_ORIGIN: origin, TRUST_PROXY: '127.0.0.1' })
+  const get = async (url: string) => await app.inject({ url, headers: { origin, 'x-forwarded-for': '203.0.113.7' } })
+  const refused: Record<string, object> = {
+    '/api/sessions/%': { statusCode: 400, code: 'FST_INPUT_URL', error: 'Bad Request' },
+    '/api/sessions/%E0%A4%A': { statusCode: 400, code: 'FST_INPUT_URL', error: 'Bad Request' },
+    [`/api/sessions/${'x'.repeat(300)}`]: { statusCode: 414, code: 'APP_URL_TOO_LONG', error: 'URI Too Long' }
+  }
+  for (const [url, body] of Object.entries(refused)) {
+    const answer = await get(url)
+    t.strictSame(Object.keys(answer.json()), ['statusCode', 'code', 'error', 'message', 'requestId'])
+    t.match(answer.json(), { ...body, message: /./, requestId: /.{36}/ })
+    t.match(answer, { statusCode: answer.json().statusCode, headers: { 'access-control-allow-origin': origin, 'x-content-type-options': 'nosniff' } })
+  }
+  for (const expected of [404, 404, 429]) t.equal((await get('/nowhere')).statusCode, expected, 'they counted')
+  t.equal((await get('/api/sessions/%')).statusCode, 429)
+})
+
+t.test('readiness tells which part fails, until it works again, and that the server is about to stop', async t => {
+  const database = await severable(t, await freshDatabase(t))
+  const { app, drain } = await testServer(t, { DATABASE_URL: database.url })
+  const ready = async () => await call(app, 'GET', '/health/ready')
+  // What the parts said is said again for a second.
+  const until = async (status: number) => {
+    for (;;) {
+      const answer = await ready()
+      if (answer.statusCode === status) return answer
+    }
+  }
   t.match(await call(app, 'GET', '/health/live'), { statusCode: 200, body: { status: 'ok' } })
-  t.match(await call(app, 'GET', '/health/ready'), { statusCode: 200, body: { status: 'ok', checks: { store: 'ok', database: 'ok' } } })
-  await app.tokenRegistry.close()
+  t.match(await ready(), { statusCode: 200, body: { status: 'ok', checks: { store: 'ok', database: 'ok' } } })
+  await database.cut()
+  t.match(await until(503), { body: { status: 'fail', checks: { store: 'ok', database: 'fail' } } })
+  t.equal((await call(app, 'GET', '/health/live')).statusCode, 200)
+  await database.mend()
+  t.match(await until(200), { body: { status: 'ok', checks: { database: 'ok' } } })
+
   drain()
-  t.match(await call(app, 'GET', '/health/ready'), { statusCode: 503, body: { status: 'fail', checks: { database: 'ok' } } })
+  t.match(await ready(), { statusCode: 503, body: { status: 'fail', checks: { store: 'ok', database: 'ok' } } })
   t.equal((await call(app, 'GET', '/health/live')).statusCode, 200)
 })
 
-t.test('no token, password or secret stands in a log or in a file of the database', async t => {
-  const { app, dataDir, log } = await testServer(t, admin)
-  await register(app, 'ada@grep.example.org')
-  const ada = await signIn(app, 'ada@grep.example.org')
-  const refreshed = await call(app, 'POST', '/api/auth/refresh', { body: { refreshToken: ada.refreshToken } })
-  await call(app, 'POST', '/api/auth/login', { body: { email: 'ada@grep.example.org', password: 'a password that is wrong' } })
-  await call(app, 'POST', '/api/auth/login', { body: { email: 'ada@grep.example.org', password: 'a password in a bad body', more: 1 } })
-  await call(app, 'GET', '/api/auth/me', { token: `${ada.accessToken}x` })
-  await call(app, 'POST', '/api/auth/password/forgot', { body: { email: 'ada@grep.example.org' } })
-  const [resetToken = ''] = /tro_\S{56}/.exec(await newestMail(dataDir)) ?? []
-  await call(app, 'POST', '/api/auth/password/reset', { body: { token: resetToken, password: 'another fine password' } })
-  await app.close()
-
-  const keys = await Promise.all((await readdir(dataDir)).filter(name => name.endsWith('.key')).map(name => readFile(join(dataDir, name), 'utf8')))
-  t.equal(keys.length, 2)
-  const secrets = [
-    password, 'a password that is wrong', 'a password in a bad body', 'another fine password', admin.ADMIN_PASSWORD, ada.accessToken, ada.refreshToken, resetToken,
-    String(refreshed.body['accessToken']), String(refreshed.body['refreshToken']), ...keys.map(key => key.trim())
-  ]
-  const files = await filesIn(join(dataDir, 'db'))
-  for (const secret of secrets) {
-    t.ok(secret.length > 8)
-    t.notOk(log.some(line => line.includes(secret)), 'in the log')
-    t.notOk(files.some(file => file.includes(secret)), 'in the database')
+t.test('in production no stack is logged', async t => {
+  const keys = { TOKEN_SECRET: randomBytes(32).toString('hex'), JWT_SECRET: randomBytes(32).toString('hex') }
+  for (const NODE_ENV of ['production', 'development']) {
+    const database = await severable(t, await freshDatabase(t))
+    const { app, log } = await testServer(t, { NODE_ENV, ...keys, DATABASE_URL: database.url })
+    await database.cut()
+    t.equal((await call(app, 'POST', '/api/auth/login', { body: { email: 'ada@example.org', password } })).statusCode, 503)
+    await call(app, 'POST', '/api/auth/password/forgot', { body: { email: 'ada@example.org' } })
+    await app.close()
+    const failures = log.filter(line => line.includes('"err":'))
+    t.ok(failures.length >= 2, 'a request and work in the background failed')
+    for (const line of failures) t.equal(/"stack"|\\n +at /.test(line), NODE_ENV === 'development', line)
+    for (const line of failures) t.match(line, 'The database does not answer')
   }
-  t.ok(files.some(file => file.includes('ada@grep.example.org')), 'the files are those that hold the users')
 })
+
+t.test('the query of a URL, where a client may have put a token, is not logged', async t => {
+  for (const url of ['/api/sessions?access_token=in-the-query', '/nowhere?token=in-the-query', '/api/sessions/%?token=in-the-query']) await app.inject(url)
+  t.ok(log.some(line => line.includes('"url":"/api/sessions"')))
+  t.notOk(log.some(line => line.includes('in-the-query')))
+})
+
+for (const storage of ['the embedded database', 'PostgreSQL']) {
+  t.test(`no token, password or secret stands in a log, an answer to another, the docs or ${storage}`, async t => {
+    const databaseUrl = storage === 'PostgreSQL' ? await freshDatabase(t) : null
+    const { app, dataDir, log } = await testServer(t, databaseUrl === null ? admin : { ...admin, DATABASE_URL: databaseUrl })
+    const shown: string[] = []
+    const send = async (url: string, payload: object, headers: InjectOptions['headers'] = {}) => {
+      const answer = await app.inject({ method: 'POST', url, payload, headers })
+      if (answer.statusCode >= 400) shown.push(answer.body, JSON.stringify(answer.headers))
+      return answer
+    }
+    const email = 'ada@grep.example.org'
+    const passwords = { first: 'the first of the passwords', wrong: 'a password that is wrong', unread: 'a password in a bad body', broken: 'a password in no JSON', next: 'another fine password', common: 'Password1' }
+
+    await send('/api/auth/register', { email, password: passwords.first })
+    const ada = (await send('/api/auth/login', { email, password: passwords.first })).json()
+    const refreshed = (await send('/api/auth/refresh', { refreshToken: ada.refreshToken })).json()
+    await send('/api/auth/register', { email, password: passwords.first })
+    await send('/api/auth/register', { email: 'eve@grep.example.org', password: passwords.common })
+    await send('/api/auth/login', { email, password: passwords.wrong })
+    await send('/api/auth/login', { email, password: passwords.unread, more: 1 })
+    await send('/api/auth/login', Buffer.from(`{"email":"${email}","password":"${passwords.broken}`), { 'content-type': 'application/json' })
+    await send('/api/auth/refresh', { refreshToken: `${refreshed.refreshToken}x` })
+    await send('/api/auth/logout', {}, { authorization: `Bearer ${ada.accessToken}x` })
+    await send(`/api/auth/nowhere?token=${refreshed.refreshToken}`, {})
+    await send('/api/auth/password/forgot', { email })
+    const [resetToken = ''] = /tro_\S{56}/.exec(await mailTo(dataDir, email)) ?? []
+    for (let i = 0; i < 2; i++) await send('/api/auth/password/reset', { token: resetToken, password: passwords.next })
+    shown.push((await app.inject('/docs/json')).body)
+    const rows = databaseUrl === null ? [] : (await execute(databaseUrl, 'select * from users')).rows.map(row => JSON.stringify(row))
+    await app.close()
+
+    const keys = await Promise.all((await readdir(dataDir)).filter(name => name.endsWith('.key')).map(name => readFile(join(dataDir, name), 'utf8')))
+    t.equal(keys.length, 2)
+    const secrets = [
+      ...Object.values(passwords), admin.ADMIN_PASSWORD, ada.accessToken, ada.refreshToken, resetToken, refreshed.accessToken, refreshed.refreshToken, ...keys.map(key => key.trim())
+    ]
+    const kept = databaseUrl === null ? await filesIn(join(dataDir, 'db')) : rows
+    for (const secret of secrets) {
+      t.ok(secret.length > 8)
+      t.notOk(log.some(line => line.includes(secret)), 'in the log')
+      t.notOk(shown.some(text => text.includes(secret)), 'in an error or the docs')
+      t.notOk(kept.some(data => data.includes(secret)), 'in the database')
+    }
+    t.ok(shown.length > 15, 'errors were looked at')
+    t.ok(kept.some(data => data.includes(email)), 'and what holds the users')
+  })
+}
 
 t.test('the docs say of every route what it takes, gives and asks for, and pass a public linter', async t => {
   const { paths, ...document }: OpenApi = (await app.inject('/docs/json')).json()
@@ -316,25 +250,48 @@ t.test('the docs say of every route what it takes, gives and asks for, and pass 
   t.match(await app.inject('/api-docs'), { statusCode: 302, headers: { location: '/docs' } })
 })
 
-interface OpenApi {
-  paths: Record<string, Record<string, { summary?: string, tags?: string[], responses?: object, security?: object[] }>>
+t.test('the docs show an example of each body, parameter and answer', async t => {
+  const { paths }: OpenApi = (await app.inject('/docs/json')).json()
+  for (const [path, methods] of Object.entries(paths)) {
+    for (const [method, { parameters = [], requestBody, responses = {} }] of Object.entries(methods)) {
+      for (const { name, schema, example } of parameters) t.ok(example !== undefined || hasExample(schema), `${method} ${path}: ${name}`)
+      for (const [status, { content = {} }] of Object.entries({ ...responses, body: requestBody ?? {} })) {
+        for (const { schema, example } of Object.values(content)) t.ok(example !== undefined || hasExample(schema), `${method} ${path}: ${status}`)
+      }
+    }
+  }
+})
+
+interface Schema {
+  type?: string
+  const?: unknown
+  enum?: unknown[]
+  example?: unknown
+  examples?: unknown[]
+  properties?: Record<string, Schema>
+  items?: Schema
 }
 
-/** Waits for the mail, which is written after the answer. */
-async function newestMail (dataDir: string): Promise<string> {
-  const outbox = join(dataDir, 'outbox')
-  await mkdir(outbox, { recursive: true })
-  const watcher = watch(outbox)
-  try {
-    for (;;) {
-      const change = once(watcher, 'change')
-      const [name] = (await readdir(outbox)).filter(file => file.endsWith('.txt')).sort().reverse()
-      if (name !== undefined) return await readFile(join(outbox, name), 'utf8')
-      await change
-    }
-  } finally {
-    watcher.close()
-  }
+interface Content {
+  content?: Record<string, { schema: Schema, example?: unknown }>
+}
+
+interface OpenApi {
+  paths: Record<string, Record<string, {
+    summary?: string
+    tags?: string[]
+    security?: object[]
+    parameters?: Array<{ name: string, schema: Schema, example?: unknown }>
+    requestBody?: Content
+    responses?: Record<string, Content>
+  }>>
+}
+
+/** Whether a schema shows a value, as a whole or of each of its parts. */
+function hasExample ({ type, example, examples, properties, items, ...schema }: Schema): boolean {
+  if (example !== undefined || examples !== undefined || schema.const !== undefined || schema.enum !== undefined || type === 'null') return true
+  if (items !== undefined) return hasExample(items)
+  return properties !== undefined && Object.values(properties).every(hasExample)
 }
 
 async function filesIn (directory: string): Promise<Buffer[]> {
