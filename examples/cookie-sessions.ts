@@ -35,4 +35,4 @@ app.post('/logout', { config: { session: true } }, async (request, reply) => {
 })
 
 const address = await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
-console.log(`Open ${address}`)
+console.log(`Open http://localhost:${new URL(address).port}`)
