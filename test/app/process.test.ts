@@ -1,12 +1,15 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { readdir } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { createInterface } from 'node:readline'
+import { setImmediate } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { sourcePath } from '../../app/source-path.ts'
 import { childEnv } from '../support/child-env.ts'
-import { embeddedDataDir } from '../support/embedded.ts'
-import { freshDatabase } from '../support/postgres.ts'
+import { embeddedDataDir, temporaryDirectory } from '../support/embedded.ts'
+import { execute, freshDatabase } from '../support/postgres.ts'
 import { password } from '../support/server.ts'
 
 interface Running {
@@ -16,9 +19,11 @@ interface Running {
   exit: Promise<unknown>
 }
 
+const fromSources = ['--import', 'tsx', '--conditions=@fastify-token-registry/source']
+
 /** Starts the server as `npm start` does, but from the sources, on any free port. */
 function start (t: Test, env: Record<string, string>): { process: ChildProcess, lines: string[], listening: Promise<Running> } {
-  const child = spawn(process.execPath, ['--import', 'tsx', '--conditions=@fastify-token-registry/source', sourcePath('app/main.ts')], {
+  const child = spawn(process.execPath, [...fromSources, sourcePath('app/main.ts')], {
     env: { ...childEnv, PORT: '0', RATE_LIMIT_GLOBAL: 'off', RATE_LIMIT_AUTH: 'off', ...env },
     stdio: ['ignore', 'pipe', 'pipe']
   })
@@ -76,6 +81,41 @@ for (const [storage, make] of Object.entries(storages)) {
     t.equal(await post(second.address, '/api/auth/login', { email: acknowledged[0], password }), 200)
   })
 }
+
+t.test('npm run migrate brings a database to the schema, once, and a server then finds nothing left to do', async t => {
+  const migrate = async (env: Record<string, string>) => await promisify(execFile)(process.execPath, [...fromSources, sourcePath('app/database/migrate.ts')], { env: { ...childEnv, ...env } })
+  const databaseUrl = await freshDatabase(t)
+  const names = await readdir(sourcePath('app/database/migrations'))
+  const places: Array<Record<string, string>> = [{ DATA_DIR: await embeddedDataDir(t) }, { DATA_DIR: await temporaryDirectory(t), DATABASE_URL: databaseUrl }]
+  for (const env of places) {
+    const { stdout } = await migrate(env)
+    for (const name of names) t.match(stdout, name)
+    t.strictSame(await migrate(env), { stdout: 'nothing to migrate\n', stderr: '' })
+    const { address, lines } = await start(t, env).listening
+    t.equal(await post(address, '/api/auth/register', { email: 'ada@example.org', password }), 201)
+    t.notMatch(lines.join('\n'), 'the database was migrated')
+  }
+  const { rows } = await execute(databaseUrl, 'select name from schema_migrations')
+  t.same(rows.map(({ name }) => name), names)
+
+  const refused = await migrate({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none' }).catch(error => error)
+  t.match(refused, { code: 1, stderr: /^PostgreSQL at DATABASE_URL cannot be opened/ })
+})
+
+t.test('SIGTERM without a delay fails no request that is in flight while the server closes', async t => {
+  const { address, process: server, exit, lines } = await start(t, { DATA_DIR: await embeddedDataDir(t), SHUTDOWN_DELAY: '0s' }).listening
+  await post(address, '/api/auth/register', { email: 'ada@example.org', password })
+  const logged = (words: string, since = 0): number => lines.slice(since).filter(line => line.includes(words)).length
+
+  // They wait in line for a place to check their password.
+  const answers = Array.from({ length: 90 }, () => post(address, '/api/auth/login', { email: 'ada@example.org', password }))
+  while (logged('incoming request') < 1 + answers.length) await setImmediate()
+  server.kill('SIGTERM')
+  for (const status of await Promise.all(answers)) t.equal(status, 200)
+  t.same(await exit, [0, null])
+  const completed = logged('request completed', lines.findIndex(line => line.includes('"closing"')))
+  t.ok(completed > 10, `${completed} were in flight while it closed`)
+})
 
 t.test('SIGTERM under load fails no request that is in flight', async t => {
   const { address, process: server, exit, lines } = await start(t, { DATA_DIR: await embeddedDataDir(t) }).listening
