@@ -492,6 +492,24 @@ t.test('the cache forgets what was used least recently, and nothing of it stays'
   t.equal(kept(), 0)
 })
 
+t.test('tokens that end alike are told apart, and each ends by itself', async t => {
+  const { registry } = await rig(t, { cache: { max: 4 } })
+  const tokens = ['first-0000000', 'other-0000000', 'third-0000000']
+  for (const token of tokens) await registry.save(token, { sub: token })
+  const served = () => tokens.map(token => registry.cached(keyOf(token))?.session.sub)
+  for (const token of tokens) await registry.verify(token)
+  for (let i = 0; i < 3; i++) t.same(served(), tokens)
+  t.equal(registry.cached(keyOf('forth-0000000')), undefined)
+  t.equal(registry.cached(`${keyOf('third-0000000')} `), undefined)
+
+  await registry.revoke('third-0000000')
+  t.same(served(), ['first-0000000', 'other-0000000', undefined])
+  await registry.revoke('first-0000000')
+  for (let i = 0; i < 2; i++) t.same(served(), [undefined, 'other-0000000', undefined])
+  for (let i = 0; i < 6; i++) await registry.verify((await registry.issue({ sub: 'alice' })).token)
+  t.same(served(), [undefined, undefined, undefined], 'what the cache has forgotten is served from nowhere')
+})
+
 t.test('the cache holds no more than it may, and the half that was used last for certain', async t => {
   const max = 8
   const { registry } = await rig(t, { cache: { max } })

@@ -52,7 +52,7 @@ export class SessionCache {
   readonly #maxStaleness: number
   readonly #reads = new Map<string, Read>()
   /** Some of the young. */
-  readonly #recent: RecentTokens
+  readonly #recent = new RecentTokens()
   #young = new Generation()
   #old = new Generation()
 
@@ -63,7 +63,6 @@ export class SessionCache {
   constructor (store: Pick<TokenStore, 'now' | 'staleness'>, max: number, maxStaleness: number) {
     this.#store = store
     this.#half = Math.ceil(max / 2)
-    this.#recent = new RecentTokens(max)
     this.#maxStaleness = maxStaleness
   }
 

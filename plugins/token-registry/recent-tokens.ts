@@ -1,45 +1,34 @@
 import type { CachedToken } from './cache.ts'
 
-/** Slots at most: 8 bytes each. */
-const MAX_SLOTS = 131_072
-
 /**
- * The tokens that were used a short while ago, in front of the cache's maps. A map hashes the whole token and reaches for it by way of a bucket and
- * a chain; here a few of its last characters, which nobody chooses in a signed token, lead to the one token that may stand there, and the
- * comparison of the two decides. What a slot loses is found in the map.
+ * The tokens that were used a short while ago, in front of the cache's own maps. Those hash the whole of a token, which takes as long as all else
+ * that a hit does; here five of its last characters, which nobody chooses in a signed token, lead to the one token that may stand there, and the comparison of
+ * the two decides. Of two that share them the later one stays: the other is found in the maps.
  */
 export class RecentTokens {
-  readonly #slots: Array<CachedToken | undefined>
-  readonly #mask: number
-
-  /** @param max tokens that the cache keeps */
-  constructor (max: number) {
-    const slots = Math.min(MAX_SLOTS, 2 ** Math.ceil(Math.log2(Math.max(1, max))))
-    this.#slots = new Array<undefined>(slots).fill(undefined)
-    this.#mask = slots - 1
-  }
+  readonly #tokens = new Map<number, CachedToken>()
 
   get (key: string): CachedToken | undefined {
-    const cached = this.#slots[this.#slotOf(key)]
+    const cached = this.#tokens.get(tailOf(key))
     return cached !== undefined && cached.key === key ? cached : undefined
   }
 
   set (cached: CachedToken): void {
-    this.#slots[this.#slotOf(cached.key)] = cached
+    this.#tokens.set(tailOf(cached.key), cached)
   }
 
   delete (cached: CachedToken): void {
-    const slot = this.#slotOf(cached.key)
-    if (this.#slots[slot] === cached) this.#slots[slot] = undefined
+    const tail = tailOf(cached.key)
+    if (this.#tokens.get(tail) === cached) this.#tokens.delete(tail)
   }
 
   clear (): void {
-    this.#slots.fill(undefined)
+    this.#tokens.clear()
   }
+}
 
-  /** The very last character is left out: it may hold two bits only. */
-  #slotOf (key: string): number {
-    const end = key.length - 2
-    return (key.charCodeAt(end) ^ key.charCodeAt(end - 1) << 4 ^ key.charCodeAt(end - 2) << 8 ^ key.charCodeAt(end - 3) << 12) & this.#mask
-  }
+/** 30 bits: a small integer, which a map needs not hash. The very last character is left out, since it may hold two bits only. */
+function tailOf (key: string): number {
+  const end = key.length - 2
+  return (key.charCodeAt(end) ^ key.charCodeAt(end - 1) << 6 ^ key.charCodeAt(end - 2) << 12 ^ key.charCodeAt(end - 3) << 18 ^ key.charCodeAt(end - 4) << 24) & 0x3fffffff
 }
