@@ -107,8 +107,8 @@ t.test('one definition of an address: who may register or be the first administr
     t.ok(configured(email), email)
     t.equal(await send('register', { email, password }), 201, email)
     t.equal(await send('login', { email, password }), 200, email)
-    t.equal(await send('password/forgot', { email }), 204, email)
-    t.match(await mailTo(dataDir, email), /tro_/, email)
+    const asked = t.equal(await send('password/forgot', { email }), 204, email)
+    if (asked) t.match(await mailTo(dataDir, email), /tro_/, email)
   }
   for (const email of ['root', 'a@b@example.org', '.a@example.org', 'a..b@example.org', 'a@example.org.', `${'x'.repeat(65)}@example.org`, 'a b@example.org', '"a"@example.org', 'a@[127.0.0.1]', 'a@example.org\n']) {
     t.notOk(configured(email), email)
