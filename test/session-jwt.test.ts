@@ -628,12 +628,14 @@ t.test('a denylist that cannot be read trusts nothing', async t => {
 
 // RFC 7515, appendix A: HS256 (A.1), ES256 (A.3), and unsecured (A.5)
 const joe = 'eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ'
-const rfc7515: Array<{ jwk?: JsonWebKey, jws: string }> = [
+const rfc7515: Array<Pick<Vector, 'id' | 'jwk' | 'jws'>> = [
   {
+    id: 'A.1',
     jwk: { kty: 'oct', k: 'AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow' },
     jws: `eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.${joe}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk`
   },
   {
+    id: 'A.3',
     jwk: { kty: 'EC', crv: 'P-256', x: 'f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU', y: 'x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0' },
     jws: `eyJhbGciOiJFUzI1NiJ9.${joe}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q`
   }
@@ -648,11 +650,11 @@ t.test('keys verify the examples of RFC 7515, and refuse its unsecured one', asy
   }
 })
 
-t.test('no signature of the large set, however it is malformed, passes for other claims', { skip: vectors('jws-wycheproof').length === 0 && 'the large set is not here' }, async t => {
+t.test('no signature, however it is malformed, passes for other claims', async t => {
   // Its own payloads are no JSON objects, and would be refused for that.
   const claims = Buffer.from(JSON.stringify({ sub: 'alice' })).toString('base64url')
   const verifiers = new Map<JsonWebKey, Awaited<ReturnType<typeof fastifyJwtOf>>>()
-  for (const { id, jwk = {}, jws } of vectors('jws-wycheproof')) {
+  for (const { id, jwk = {}, jws } of [...rfc7515, ...vectors('jws-wycheproof')]) {
     const jwt = verifiers.get(jwk) ?? await fastifyJwtOf(t, jwk)
     verifiers.set(jwk, jwt)
     t.throws(() => jwt.verify(jws.replace(/\.[^.]*/, `.${claims}`)), id)

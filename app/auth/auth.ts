@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
-import { TokenInvalid, type RegistryError, type SessionMeta, type SessionRecord, type TokenRegistry } from 'fastify-token-registry'
+import { refusalOf, TokenInvalid, type RegistryError, type SessionMeta, type SessionRecord, type TokenRegistry } from 'fastify-token-registry'
 import { Background } from '../background.ts'
 import type { Config } from '../config.ts'
 import type { Mailer } from '../mail/mailer.ts'
@@ -65,7 +65,10 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, ur
 
       const issued = await registry.issue({ sub: user.id, use: 'refresh', scope: scopesOf(user), meta })
       // A password change or a shut-out that came in between has ended the sessions it saw, but not this one.
-      const now = await users.credentials({ id: user.id })
+      const now = await users.credentials({ id: user.id }).catch(async error => {
+        await registry.revokeById(issued.session.id)
+        throw error
+      })
       if (now?.passwordHash !== hash || now.user.disabledAt !== null) {
         await registry.revokeById(issued.session.id, 'password_changed')
         throw new SignInRefused()
@@ -78,7 +81,7 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, ur
       // Looked up before the token is used up: used up without an answer, it would be taken for stolen when it comes again.
       const owner = await registry.get(refreshToken)
       const user = owner === null ? null : await userOf(owner)
-      const { token, session } = await registry.rotate(refreshToken).catch(oneAnswer)
+      const { token, session } = await registry.rotate(refreshToken).catch(error => { throw refusalOf(error) })
       if (user === null || user.disabledAt !== null) {
         await registry.revokeById(session.id, 'disabled')
         throw new TokenInvalid()
@@ -151,11 +154,6 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, ur
     const { token, expiresIn } = sessionJwt.sign(session)
     return { user, session, accessToken: token, refreshToken, expiresIn }
   }
-}
-
-/** Invalid, expired, revoked and reused tokens are one for the caller. */
-function oneAnswer (error: unknown): never {
-  throw isCallersFault(error) ? new TokenInvalid({ cause: error }) : error
 }
 
 function isCallersFault (error: unknown): boolean {
