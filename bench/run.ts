@@ -23,7 +23,7 @@ const { values } = parseArgs({
   options: {
     only: { type: 'string', default: all.join() },
     slices: { type: 'string', default: '20' },
-    turn: { type: 'string', default: '50' },
+    turn: { type: 'string', default: '1000' },
     json: { type: 'boolean', default: false }
   }
 })

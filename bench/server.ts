@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { on } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
@@ -27,15 +28,19 @@ export interface Usage {
 
 const SESSIONS = 10_000
 const REQUEST_BYTES = 768
-const STAND_IN = 'x'.repeat(56)
 
 const [file = '', name = ''] = process.argv.slice(2)
 const subjects = Array.from({ length: SESSIONS }, (_, i) => `user-${String(i).padStart(5, '0')}`)
 let served = 0
 let failure: Error | undefined
 
+/** What nobody reads differs from request to request too: requests that are all the same stay in caches, the load's and the server's. */
+function standIn (): string {
+  return randomBytes(42).toString('base64url')
+}
+
 /** All variants get the same headers, whichever of them they read; the last one makes all requests equally long. */
-function requestOf ({ token = STAND_IN, cookie = STAND_IN }: Credentials): string {
+function requestOf ({ token = standIn(), cookie = standIn() }: Credentials): string {
   const head = `GET /me HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${token}\r\nCookie: sessionId=${cookie}\r\nX-Padding: `
   const end = '\r\n\r\n'
   return head + 'x'.repeat(REQUEST_BYTES - head.length - end.length) + end

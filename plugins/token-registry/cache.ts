@@ -8,6 +8,8 @@ export interface CachedToken {
   /** As presented: see `keyOf`. */
   readonly key: string
   readonly auth: Auth
+  /** Before this time it is valid and its use need not be noted: whole seconds since the epoch, which V8 keeps in the object itself. */
+  freshUntil: number
   /** ms since the epoch by the store's clock: the deadline of the session, of the token, or of the reuse window. */
   readonly validUntil: number
   /** When its session was read, by the monotonic clock. */
@@ -15,8 +17,6 @@ export interface CachedToken {
   /** ms; Infinity where the session has no idle timeout */
   readonly idleTimeout: number
   usedAt: number
-  /** Before this time it is valid and its use need not be noted: whole seconds since the epoch, which V8 keeps in the object itself. */
-  freshUntil: number
 }
 
 export interface CacheStats {
@@ -123,7 +123,8 @@ export class SessionCache {
 
   /** Keeps the token that proved a session now, while the read is alive: nothing may be awaited in between. */
   keep (key: string, auth: Auth, validUntil: number, read: Read): CachedToken {
-    const cached = { key, auth, validUntil, readAt: read.at, idleTimeout: auth.session.idleTimeout ?? Infinity, usedAt: this.#store.now(), freshUntil: 0 }
+    // In this order: what a hit looks at lies together in memory.
+    const cached = { key, auth, freshUntil: 0, validUntil, readAt: read.at, idleTimeout: auth.session.idleTimeout ?? Infinity, usedAt: this.#store.now() }
     if (read.alive && this.#half > 0) this.#put(cached)
     return cached
   }
