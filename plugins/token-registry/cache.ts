@@ -91,7 +91,8 @@ export class SessionCache {
   used (cached: CachedToken, at: number, freshUntil: number): void {
     cached.usedAt = at
     cached.freshUntil = Math.floor(Math.min(cached.validUntil, freshUntil) / 1000)
-    if (this.#young.tokens.get(cached.key) === cached) this.#recent.set(cached)
+    // Where nothing is kept, to look would cost a hash.
+    if (this.#young.tokens.size > 0 && this.#young.tokens.get(cached.key) === cached) this.#recent.set(cached)
   }
 
   /** What a token proved when the store was last heard of, at most `age` ms ago. */
