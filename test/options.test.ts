@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import tokenRegistry, { memoryStore, type MemoryStore, type TokenRegistryOptions, type TokenStore } from '../plugins/token-registry/index.ts'
-import { build, newSecret } from './support/build.ts'
+import { build, newSecret, newSecrets } from './support/build.ts'
 import { Clock } from './support/clock.ts'
 
 /** Registers the plugin with options that may be of any kind. */
@@ -144,7 +144,7 @@ t.test('what stands in the wrong place is not repeated: it may be a secret', asy
 })
 
 t.test('a secret is replaced without signing anyone out', async t => {
-  const [old, young] = [newSecret(), newSecret()]
+  const [old = '', young = ''] = newSecrets(2)
   const store = memoryStore()
   t.teardown(() => store.close())
   const before = await build(t, { secret: old, store })

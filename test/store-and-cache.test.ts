@@ -3,7 +3,8 @@ import Fastify from 'fastify'
 import t from 'tap'
 import { sessionRecord } from '../plugins/testing/index.ts'
 import { keyOf } from '../plugins/token-registry/cache.ts'
-import tokenRegistry, { completeStore, memoryStore, type Auth, type IssuedToken, type PartialStore } from '../plugins/token-registry/index.ts'
+import { LastUse } from '../plugins/token-registry/last-use.ts'
+import tokenRegistry, { completeStore, memoryStore, type Auth, type IssuedToken, type PartialStore, type SessionUse } from '../plugins/token-registry/index.ts'
 import { build, newSecret } from './support/build.ts'
 import { decorated, without } from './support/decorated.ts'
 import { deferred, soon } from './support/deferred.ts'
@@ -301,6 +302,34 @@ t.test('last uses of many sessions are gathered, one write at a time', async t =
   t.equal(written.reduce((sum, count) => sum + count, 0), 1000)
   t.equal(most, 1)
   t.ok(written.length <= 40, `${written.length} writes`)
+})
+
+t.test('a session that is quiet is forgotten, and one too many is written sooner', async t => {
+  let writes: SessionUse[] = []
+  const lastUse = new LastUse(async uses => { writes.push(...uses) })
+  const quiet = { id: 'quiet', idleTimeout: 10 }
+  // Until it is forgotten, the very same use is nothing new.
+  while (writes.length < 2) {
+    lastUse.note(quiet, 7)
+    await setImmediate()
+  }
+  t.same(writes, [{ id: 'quiet', at: 7 }, { id: 'quiet', at: 7 }])
+  await lastUse.flush()
+
+  writes = []
+  const [first, ...others] = Array.from({ length: 100_001 }, (_, i) => ({ id: String(i), idleTimeout: null }))
+  for (const session of [first ?? quiet, ...others.slice(1)]) lastUse.note(session, 1)
+  await lastUse.flush()
+  t.equal(writes.length, 100_000)
+
+  writes = []
+  for (const session of [first ?? quiet, ...others]) lastUse.note(session, 1)
+  lastUse.note({ id: '1', idleTimeout: null }, 2)
+  lastUse.note(first ?? quiet, 3)
+  lastUse.note({ id: 'one more', idleTimeout: null }, 4)
+  await lastUse.flush()
+  t.equal(writes.length, 100_002)
+  t.match(['0', '1'].map(wanted => writes.find(({ id }) => id === wanted)), [{ at: 3 }, { at: 2 }])
 })
 
 t.test('a last use that could not be written is logged, and noted again by the next use', async t => {

@@ -7,7 +7,7 @@ import { weakness } from '../plugins/token-registry/index.ts'
 import { Keyring } from '../plugins/token-registry/keyring.ts'
 import { Mac } from '../plugins/token-registry/mac.ts'
 import { TokenMint } from '../plugins/token-registry/token.ts'
-import { build, newSecret } from './support/build.ts'
+import { build, newSecret, newSecrets } from './support/build.ts'
 import { endings, invalid, rig } from './support/rig.ts'
 
 // Tokens
@@ -121,7 +121,7 @@ function macOf (key: string, data: string): string {
 // Secrets
 
 t.test('a secret is replaced without signing anyone out', async t => {
-  const [first, second] = [newSecret(), newSecret()]
+  const [first = '', second = ''] = newSecrets(2)
   const { registry: before, store } = await rig(t, { secret: first })
   const during = (await build(t, { secret: [second, first], store })).tokenRegistry
   const after = (await build(t, { secret: second, store })).tokenRegistry
@@ -136,7 +136,7 @@ t.test('a secret is replaced without signing anyone out', async t => {
 })
 
 t.test('a successor inside the window is signed by the secret that signed it first, while that is known', async t => {
-  const [first, second] = [newSecret(), newSecret()]
+  const [first = '', second = ''] = newSecrets(2)
   const { registry: before, store } = await rig(t, { secret: [first, second] })
   const during = (await build(t, { secret: [second, first], store })).tokenRegistry
   const after = (await build(t, { secret: second, store })).tokenRegistry
@@ -166,10 +166,10 @@ t.test('weak secrets are refused at boot, named and never repeated', async t => 
 
 t.test('two secrets that would share a key id are refused at boot', async t => {
   const kidOf = (secret: string) => createHash('sha256').update('fastify-token-registry kid').update(secret).digest()[0]
-  const secret = newSecret()
+  const [secret = '', between = ''] = newSecrets(2)
   let other = newSecret()
   while (kidOf(other) !== kidOf(secret)) other = newSecret()
-  await t.rejects(build(t, { secret: [secret, newSecret(), other] }), { code: 'FST_TOKEN_OPTIONS', message: /secret\.2 has the same key id/ })
+  await t.rejects(build(t, { secret: [secret, between, other] }), { code: 'FST_TOKEN_OPTIONS', message: /secret\.2 has the same key id/ })
   t.throws(() => new TokenMint([]), { code: 'FST_TOKEN_OPTIONS', message: /empty/ })
   t.throws(() => new Keyring([secret], 1).sign(-1, Buffer.alloc(1)), RangeError)
   t.throws(() => new TokenMint([secret]).successor('adopted-token', 1, null), TypeError)

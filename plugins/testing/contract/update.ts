@@ -16,7 +16,8 @@ export const updateRules: readonly Rule[] = [
       for (const patch of patches) {
         const updated = await store.update(expected.id, patch)
         // Another idle timeout counts from now.
-        const lastUsedAt = patch.idleTimeout === undefined ? expected.lastUsedAt : Math.max(expected.lastUsedAt, updated?.lastUsedAt ?? 0)
+        assert.ok(updated !== null && updated.lastUsedAt >= expected.lastUsedAt)
+        const { lastUsedAt } = patch.idleTimeout === undefined ? expected : updated
         expected = { ...expected, ...patch, lastUsedAt, revision: expected.revision + 1 }
         assert.deepEqual(updated, expected)
         assert.deepEqual(await store.get(expected.id), expected)
