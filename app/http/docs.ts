@@ -19,7 +19,7 @@ const docs: FastifyPluginAsync<{ publicUrl: string | null }> = async (app, { pub
   await app.register(fastifySwagger, {
     openapi: {
       openapi: '3.1.0',
-      info: { title: 'fastify-token-registry', version, description, license: { name: license, identifier: license }, contact: { url: homepage } },
+      info: { title: 'fastify-token-registry', version, description, license: { name: license, identifier: license }, contact: { name: 'fastify-token-registry', url: homepage } },
       servers: [{ url: publicUrl ?? '/' }],
       tags,
       components: {
