@@ -15,8 +15,9 @@ if (missing.length > 0) {
 }
 
 function isThere (service: Service): boolean {
-  const where = process.env[service.variable] === undefined ? find(service) : `the one of ${service.variable}`
-  if (where !== null) console.log(`${service.name}: ${where}`)
+  const { name, variable } = service
+  const where = variable === undefined || process.env[variable] === undefined ? find(service) : `the one of ${variable}`
+  if (where !== null) console.log(`${name}: ${where}`)
   return where !== null
 }
 
@@ -38,7 +39,7 @@ function run (root: readonly string[], script: string): void {
 }
 
 function fail (why: string): never {
-  const names = missing.map(({ name, variable }) => `${name} (or set ${variable} to the URL of one that runs)`)
+  const names = missing.map(({ name, variable }) => variable === undefined ? name : `${name} (or set ${variable} to the URL of one that runs)`)
   console.error(`The tests need ${names.join(' and ')}: ${why}.`)
   process.exit(1)
 }

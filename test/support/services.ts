@@ -4,8 +4,8 @@ import { delimiter, join } from 'node:path'
 /** A program that tests need and npm does not bring. */
 export interface Service {
   readonly name: string
-  /** The variable that points tests to one that runs already. */
-  readonly variable: string
+  /** The variable that points tests to one that runs already. Without it they always start their own. */
+  readonly variable?: string
   /** What one of its folders must hold. */
   readonly programs: readonly string[]
   /** Where it is installed beside PATH, the best first. */
@@ -26,7 +26,24 @@ export const postgresql: Service = {
     apt-get install -y --no-install-recommends postgresql`
 }
 
-export const services: readonly Service[] = [postgresql]
+export const redis: Service = {
+  name: 'Redis',
+  // It is Sentinel too.
+  programs: ['redis-server'],
+  folders: ['/usr/bin', '/usr/local/bin', '/opt/homebrew/bin', ...versions('/opt/homebrew/opt', 'bin', 'redis'), ...versions('/usr/local/opt', 'bin', 'redis')],
+  // Tests start their own servers: the package shall start none, neither now nor with the machine.
+  install: `
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+      trap "rm $policy" EXIT
+      printf '#!/bin/sh\\nexit 101\\n' > $policy
+      chmod +x $policy
+    fi
+    apt-get install -y --no-install-recommends redis-server
+    update-rc.d redis-server disable`
+}
+
+export const services: readonly Service[] = [postgresql, redis]
 
 /** The folder of a service's programs, or null where it is not installed. */
 export function find ({ programs, folders }: Service): string | null {
