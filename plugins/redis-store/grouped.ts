@@ -1,0 +1,11 @@
+/** What has the same key stands together, in the order in which it came. (`Map.groupBy` is not in Node 20.) */
+export function grouped<Item> (items: readonly Item[], keyOf: (item: Item) => string): Array<[key: string, items: Item[]]> {
+  const groups = new Map<string, Item[]>()
+  for (const item of items) {
+    const key = keyOf(item)
+    const group = groups.get(key)
+    if (group === undefined) groups.set(key, [item])
+    else group.push(item)
+  }
+  return [...groups]
+}

@@ -1,0 +1,39 @@
+import type { FastifyPluginAsync } from 'fastify'
+import fp from 'fastify-plugin'
+import { Coherence } from './coherence.ts'
+import { Connection } from './connection.ts'
+import { StoreTooLate } from './errors.ts'
+import { Keys } from './keys.ts'
+import { resolveOptions, type RedisStoreOptions } from './options.ts'
+import { RedisStore } from './redis-store.ts'
+
+/**
+ * A store on Redis, for token-registry or for a store decorator: standalone, with Sentinels, or a Cluster.
+ *
+ * @param log is told failures that no caller sees
+ * @returns when Redis has answered
+ * @throws `FST_STORE_OPTIONS`; `FST_STORE_ABSENT` where Redis does not answer and `requireAtStart` is not false
+ * @example
+ * const store = await createRedisStore({ url: 'redis://127.0.0.1' })
+ * await fastify.register(tokenRegistry, { secret, store })
+ */
+export async function createRedisStore (given: RedisStoreOptions, log: (error: unknown, message: string) => void = () => {}): Promise<RedisStore> {
+  const options = resolveOptions(given)
+  const connection = new Connection(options, log)
+  const keys = new Keys(options.keyPrefix, connection.cluster)
+  const store = new RedisStore(connection, keys, new Coherence(connection, keys, log), options)
+  await store.open()
+  return store
+}
+
+const redisStore: FastifyPluginAsync<RedisStoreOptions> = async (app, options) => {
+  if (app.hasDecorator('tokenRegistry')) throw new StoreTooLate()
+  const store = await createRedisStore(options, (error, message) => app.log.warn(error, message))
+  app.decorate('tokenStore', store)
+  app.addHook('onClose', async () => { await store.close() })
+}
+
+export default fp(redisStore, { name: 'redis-store', fastify: '5.x' })
+export { StoreAbsent, StoreOptions, StoreTooLate } from './errors.ts'
+export type { Address, RedisStoreOptions } from './options.ts'
+export type { RedisStore } from './redis-store.ts'

@@ -1,0 +1,100 @@
+import { createHash } from 'node:crypto'
+import { tagOf, type Subject } from '../token-registry/index.ts'
+import { subjectLines } from './record.ts'
+
+const ID = /^[A-Za-z0-9_-]{24}$/
+const TAG = 4
+
+/**
+ * Names of keys, below the prefix:
+ *
+ *   s:<id>            a session, or how it ended
+ *   u:<id>            its last use: apart, since a write of what caches watch would tell them
+ *   x:<subject>       the sessions of a subject, by deadline (ZSET);  o:<subject>  its one-time tokens
+ *   p:<subject><op>   what an operation ended beside what it named (LIST)
+ *   c:<subject><op>   that `endAll` set a subject's indexes aside, as cx:… and co:…;  q  those that are not done (ZSET, by when they began)
+ *   d:<digest>        a mark;  h:<process>:<number>  a heartbeat
+ *
+ * In a Cluster each name has a hash tag, `s:{tag}…`: all keys of a subject share a slot. The id of an adopted token comes from the token, and leads
+ * to another slot: there a:<id> says where its session is.
+ */
+export class Keys {
+  readonly prefix: string
+  readonly pending: string
+  readonly #cluster: boolean
+
+  constructor (prefix: string, cluster: boolean) {
+    this.prefix = prefix
+    this.pending = `${prefix}q`
+    this.#cluster = cluster
+  }
+
+  /** @param tag of the slot where it is kept */
+  session (id: string, tag = this.tagOfId(id)): string {
+    return this.#named('s', id, tag)
+  }
+
+  use (id: string, tag = this.tagOfId(id)): string {
+    return this.#named('u', id, tag)
+  }
+
+  /** `sessions` and `once` by subject; `cause`, and both set aside, by operation. */
+  subject (subject: Subject, op = ''): { sessions: string, once: string, cause: string, sessionsAside: string, onceAside: string } {
+    const tag = this.tagOfSubject(subject)
+    const lines = tag + subjectLines(subject)
+    const operation = `${lines}\n${JSON.stringify(op)}`
+    const key = (kind: string, rest: string): string => `${this.prefix}${kind}:${rest}`
+    return { sessions: key('x', lines), once: key('o', lines), cause: key('c', operation), sessionsAside: key('cx', operation), onceAside: key('co', operation) }
+  }
+
+  mark (purpose: string, key: string): string {
+    const digest = createHash('sha256').update(`${purpose.length}:${purpose}${key}`).digest('base64url')
+    return this.#cluster ? `${this.prefix}d:{${digest[0]}}${digest.slice(1, 24)}` : `${this.prefix}d:${digest.slice(0, 24)}`
+  }
+
+  /** The hash tag of a minted id, which begins as its subject's; '' where there are none. */
+  tagOfId (id: string): string {
+    return this.#cluster ? `{${id.slice(0, TAG)}}` : ''
+  }
+
+  tagOfSubject (subject: Subject): string {
+    return this.#cluster ? `{${tagOf(subject)}}` : ''
+  }
+
+  /** In a Cluster, in the slot of an adopted token's id: which slot its session is kept in. */
+  pointer (id: string): string {
+    return this.#named('a', id, this.tagOfId(id))
+  }
+
+  /** The hash tag in the key of a session. */
+  tagIn (key: string): string {
+    return this.#cluster ? key.slice(this.prefix.length + 's:'.length).slice(0, TAG + '{}'.length) : ''
+  }
+
+  /** The id that a key of a session names. */
+  idOf (key: string): string {
+    const name = key.slice(this.prefix.length + 's:'.length)
+    if (!this.#cluster) return name
+    const [tag, rest] = [name.slice(1, 1 + TAG), name.slice(TAG + 2)]
+    return rest.length + TAG === 24 ? tag + rest : rest
+  }
+
+  /** How the keys of a kind begin. */
+  kind (kind: string): string {
+    return `${this.prefix}${kind}:`
+  }
+
+  /** Everything of a kind, as SCAN takes it. */
+  pattern (kind: string): string {
+    return `${this.kind(kind).replace(/[\\*?[\]]/g, '\\$&')}*`
+  }
+
+  #named (kind: string, id: string, tag: string): string {
+    return `${this.prefix}${kind}:${tag}${tag.slice(1, 1 + TAG) === id.slice(0, TAG) && tag !== '' ? id.slice(TAG) : id}`
+  }
+}
+
+/** Whether text can be the id of a session. */
+export function isId (text: string): boolean {
+  return ID.test(text)
+}

@@ -1,0 +1,446 @@
+import {
+  deadlineOf, SessionConflict, StoreCorrupt, TokenValidation, type EndAllQuery, type EndCause, type Ending, type FoundSessions, type InsertOptions, type InsertOutcome,
+  type InsertRefusal, type Page, type Presented, type RotateOutcome, type SessionLimit, type SessionPatch, type SessionQuery, type SessionRecord, type SessionUse,
+  type StoreHealth, type Subject, type TokenStore
+} from '../token-registry/index.ts'
+import type { Coherence } from './coherence.ts'
+import type { Client, Connection } from './connection.ts'
+import { grouped } from './grouped.ts'
+import { isId, type Keys } from './keys.ts'
+import { decode, insertArguments, subjectLines, text, untext, type Stored } from './record.ts'
+import { touch, update } from './scripts/change.ts'
+import { condemn, end, endSlice, expire } from './scripts/end.ts'
+import { claim, insert, release } from './scripts/insert.ts'
+import { rotate } from './scripts/rotate.ts'
+import type { Script } from './scripts/script.ts'
+import { Search } from './search.ts'
+
+/** ms for which the answer of an operation is kept for its repetition */
+const REPEATABLE = 3_600_000
+/** ms for which what `endAll` set aside waits for somebody to end it */
+const ASIDE = 7 * 86_400_000
+/** Sessions that one script ends: about a millisecond. */
+const SLICE = 250
+/** ms for which word of where an adopted token's session will be is believed before it is there */
+const CLAIMED = 30_000
+/** Slices that are under way at once, so that none waits for the network. */
+const SLICES_AHEAD = 4
+
+type InsertReply = ['ok', string[], string[], string[]] | ['exists' | 'origin', string] | ['limit', number, number]
+type ClaimReply = ['ok' | 'exists'] | ['held', string, string]
+type Moved = ['moved', string]
+type RotateReply =
+  | ['unknown' | 'expired' | 'corrupt' | 'client' | 'binding']
+  | ['rotated' | 'recovered' | 'repeated', string]
+  | ['reused', string, string, string, string[], string[]]
+type UpdateReply = ['none' | 'expired' | 'corrupt' | 'conflict'] | ['ok', string]
+/** When, the ids that it ended, their records, those that had expired, those that are elsewhere, and where. */
+type EndReply = [string, string[], string[], string[], string[], string[]]
+type EndSliceReply = [string, string[], string[], string[]]
+/** Those that had expired, those that are elsewhere, and where. */
+type TouchReply = [string[], string[], string[]]
+type ExpireReply = Array<[string, string, 'expired' | 'idle', string]>
+
+export interface RedisStoreSettings {
+  /** ms for which an ending is kept */
+  keepEndings: number
+  /** Whether Redis has to answer at start. */
+  requireAtStart: boolean
+}
+
+/** Sessions in Redis, shared by any number of processes. */
+export class RedisStore implements TokenStore {
+  readonly name = 'redis'
+  /** Records that could not be read. */
+  corrupt = 0
+  readonly #connection: Connection
+  readonly #keys: Keys
+  readonly #coherence: Coherence
+  readonly #search: Search
+  readonly #settings: RedisStoreSettings
+  readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
+  readonly #expireListeners = new Set<(session: SessionRecord, ending: Ending) => void>()
+
+  constructor (connection: Connection, keys: Keys, coherence: Coherence, settings: RedisStoreSettings) {
+    this.#connection = connection
+    this.#keys = keys
+    this.#coherence = coherence
+    this.#settings = settings
+    this.#search = new Search(connection, keys, () => this.now(), { expired: (ids, tag) => this.#expireSoon(ids, tag), corrupt: () => { this.corrupt++ } })
+    coherence.onInvalidate(ids => this.#tell(ids))
+  }
+
+  /** @throws {StoreAbsent} where Redis does not answer, and has to */
+  async open (): Promise<void> {
+    try {
+      await this.#connection.open()
+    } catch (error) {
+      if (this.#settings.requireAtStart) {
+        await this.close()
+        throw error
+      }
+    }
+    this.#coherence.begin()
+  }
+
+  get staleness (): number {
+    return this.#coherence.staleness
+  }
+
+  now (): number {
+    return this.#coherence.now()
+  }
+
+  async insert (records: readonly SessionRecord[], { limits = [], op }: InsertOptions): Promise<InsertOutcome> {
+    const outcome: InsertOutcome = { inserted: [], evicted: [], refused: [] }
+    const groups = grouped(records, subjectLines)
+    const parts = await Promise.all(groups.map(async ([, own]) => await this.#insertOf(own, limits, op)))
+    for (const { inserted, evicted, refused } of parts) {
+      outcome.inserted.push(...inserted)
+      outcome.evicted.push(...evicted)
+      outcome.refused.push(...refused)
+    }
+    if (groups.length > 1) inOrderOf(records, outcome.inserted)
+    return outcome
+  }
+
+  async get (id: string): Promise<SessionRecord | null> {
+    const stored = await this.#read('get', id)
+    return stored !== null && stored.ending === null && !this.#isOver(stored) ? stored.session : null
+  }
+
+  async update (id: string, { scope, version, meta, idleTimeout }: SessionPatch, revision?: number): Promise<SessionRecord | null> {
+    if (!isId(id)) return null
+    const patch = [scope === undefined ? '' : JSON.stringify(scope), text(version), meta === undefined ? '' : JSON.stringify(meta), idleTimeout === undefined ? '' : idleTimeout ?? '-']
+    const reply = await this.#runOnId<UpdateReply>('update', update, id, [revision ?? '', ...patch])
+    switch (reply[0]) {
+      case 'ok':
+        this.#tell([id])
+        return decode(id, reply[1]).session
+      case 'conflict': throw new SessionConflict()
+      case 'corrupt': throw this.#damaged(id)
+      case 'expired': this.#expireFound(id)
+    }
+    return null
+  }
+
+  async rotate (id: string, presented: Presented, op: string): Promise<RotateOutcome> {
+    if (!isId(id)) return { status: 'unknown' }
+    const { once, generation, kid, client, binding, reuseWindow, by } = presented
+    const reply = await this.#runOnId<RotateReply>('rotate', rotate, id, [
+      JSON.stringify(op), REPEATABLE, once ? 1 : 0, generation, kid, client === undefined ? '*' : text(client), text(binding), reuseWindow, text(by)
+    ])
+    switch (reply[0]) {
+      case 'unknown': return { status: 'unknown' }
+      case 'client': case 'binding': return { status: 'refused', by: reply[0] }
+      case 'corrupt': throw this.#damaged(id)
+      case 'expired':
+        this.#expireFound(id)
+        return { status: 'unknown' }
+      case 'repeated': return { status: 'repeated', session: decode(id, reply[1]).session }
+      case 'rotated': case 'recovered':
+        this.#tell([id])
+        return { status: 'rotated', session: decode(id, reply[1]).session, recovered: reply[0] === 'recovered' }
+      case 'reused': return this.#reused(id, op, reply)
+    }
+  }
+
+  async touch (uses: readonly SessionUse[]): Promise<void> {
+    const times = new Map(uses.map(({ id, at }) => [id, at]))
+    for (const { id, at } of uses) times.set(id, Math.max(at, times.get(id) ?? 0))
+    await this.#runOnAll([...times.keys()].filter(isId), async (tag, ids) => {
+      const args = ids.flatMap(id => [id, times.get(id) ?? 0])
+      const [expired, ...moved] = await this.#runOn<TouchReply>('touch', touch, tag, this.#sessionKeys(ids, tag), args)
+      this.#expireSoon(expired, tag)
+      return moved
+    })
+  }
+
+  async end (ids: readonly string[], cause: EndCause): Promise<SessionRecord[]> {
+    const unique = [...new Set(ids)].filter(isId)
+    const ended: SessionRecord[] = []
+    await this.#runOnAll(unique, async (tag, own) => {
+      const [, ids, values, expired, ...moved] = await this.#runOn<EndReply>('end', end, tag, this.#sessionKeys(own, tag), [...causeArguments(cause), ...own])
+      this.#tell(ids)
+      this.#expireSoon(expired, tag)
+      ended.push(...this.#decodeAll(ids, values))
+      return moved
+    })
+    inOrderOf(unique.map(id => ({ id })), ended)
+    return ended
+  }
+
+  async endAll (of: EndAllQuery, cause: EndCause, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
+    const { tenant, sub, except = [] } = of
+    const keys = this.#keys.subject({ tenant, sub }, cause.op)
+    const pending = JSON.stringify([tenant, sub, except, cause])
+    await this.#ask('endAll', client => client.zadd(this.#keys.pending, this.now(), pending))
+    const [sessions, once] = await this.#runOn<[number, number]>('endAll', condemn, this.#keys.tagOfSubject({ tenant, sub }), [keys.sessions, keys.once, keys.sessionsAside, keys.onceAside, keys.cause], [
+      ASIDE, ...except
+    ])
+    const ended = await this.#endAside(keys.sessionsAside, sessions, of, cause, told)
+    await this.#endAside(keys.onceAside, once, of, cause, told)
+    await this.#ask('endAll', async client => {
+      await Promise.all([keys.sessionsAside, keys.onceAside, keys.cause].map(async key => await client.pexpire(key, REPEATABLE)))
+      await client.zrem(this.#keys.pending, pending)
+    })
+    return ended
+  }
+
+  async ending (id: string): Promise<Ending | null> {
+    const stored = await this.#read('ending', id)
+    if (stored === null || stored.ending !== null) return stored?.ending ?? null
+    if (!this.#isOver(stored)) return null
+    await this.#expire([id], stored.tag)
+    return (await this.#read('ending', id))?.ending ?? null
+  }
+
+  async find (query: SessionQuery, page: Page): Promise<FoundSessions> {
+    return await this.#ask('find', () => this.#search.find(query, page))
+  }
+
+  async count (query: SessionQuery): Promise<number> {
+    return await this.#ask('count', () => this.#search.count(query))
+  }
+
+  async mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
+    const name = this.#keys.mark(purpose, key)
+    if (expiresAt <= this.now()) return await this.#ask('mark', client => client.exists(name)) === 0
+    return await this.#ask('mark', client => client.set(name, '', 'PXAT', expiresAt, 'NX')) !== null
+  }
+
+  marked (purpose: string, key: string, issuedAt?: number): boolean | Promise<boolean> {
+    return this.#ask('marked', async client => await client.exists(this.#keys.mark(purpose, key)) === 1)
+  }
+
+  onInvalidate (listener: (ids: readonly string[] | 'all') => void): () => void {
+    this.#invalidateListeners.add(listener)
+    return () => { this.#invalidateListeners.delete(listener) }
+  }
+
+  onExpire (listener: (session: SessionRecord, ending: Ending) => void): () => void {
+    this.#expireListeners.add(listener)
+    return () => { this.#expireListeners.delete(listener) }
+  }
+
+  async health (): Promise<StoreHealth> {
+    const began = performance.now()
+    await this.#ask('health', client => client.ping())
+    return { status: 'ok', latency: performance.now() - began }
+  }
+
+  async close (): Promise<void> {
+    this.#coherence.close()
+    this.#connection.close()
+  }
+
+  async #insertOf (own: readonly SessionRecord[], limits: readonly SessionLimit[], op: string): Promise<InsertOutcome> {
+    const { tenant, sub } = own[0] as SessionRecord // a group has at least one
+    const ids = own.map(({ id }) => id)
+    const refuse = (refusal: Reason): InsertOutcome => ({ inserted: [], evicted: [], refused: [{ ...refusal, tenant, sub, ids }] })
+    const malformed = ids.find(id => !isId(id))
+    if (malformed !== undefined) throw new TokenValidation('the id of a session is 24 characters of base64url')
+    const twice = ids.find((id, index) => ids.indexOf(id) < index)
+    if (twice !== undefined) return refuse({ reason: 'exists', id: twice })
+
+    const tag = this.#keys.tagOfSubject({ tenant, sub })
+    const strangers = own.filter(({ id }) => this.#keys.tagOfId(id) !== tag)
+    const taken = strangers.length === 0 ? undefined : await this.#claimAll(strangers, tag, op)
+    if (taken !== undefined) return refuse({ reason: 'exists', id: taken })
+    const reply = await this.#runOn<InsertReply>('insert', insert, tag, this.#sessionKeys(ids, tag), [
+      JSON.stringify(op), REPEATABLE, this.now(), JSON.stringify(limits.map(limit => limitArgument(limit, own))), own.length, ...own.flatMap(insertArguments)
+    ])
+    if (reply[0] !== 'ok') await this.#releaseAll(strangers, tag, op)
+    switch (reply[0]) {
+      case 'exists': case 'origin': return refuse({ reason: reply[0], id: reply[1] })
+      case 'limit': return refuse({ reason: 'limit', limit: limits[reply[1] - 1] as SessionLimit, count: reply[2] }) // the script counts from 1
+    }
+    const [, values, evicted, evictedValues] = reply
+    this.#tell(evicted)
+    return { inserted: values.map((value, index) => decode(ids[index] as string, value).session), evicted: this.#decodeAll(evicted, evictedValues), refused: [] }
+  }
+
+  /** In a Cluster, says in the slots of adopted tokens where their sessions will be. @returns an id that is taken */
+  async #claimAll (records: readonly SessionRecord[], home: string, op: string): Promise<string | undefined> {
+    const claims = await Promise.all(records.map(async record => await this.#claim(record, home, op)))
+    const taken = records.find((_, index) => claims[index] === false)
+    if (taken !== undefined) await this.#releaseAll(records, home, op)
+    return taken?.id
+  }
+
+  async #claim (record: SessionRecord, home: string, op: string): Promise<boolean> {
+    const { id, expiresAt } = record
+    const tag = this.#keys.tagOfId(id)
+    const keys = [this.#keys.session(id), this.#keys.pointer(id)]
+    const reply = await this.#runOn<ClaimReply>('insert', claim, tag, keys, [id, home, JSON.stringify(op), expiresAt + this.#settings.keepEndings + CLAIMED])
+    if (reply[0] !== 'held') return reply[0] === 'ok'
+    // Word that nobody followed: who left it has died.
+    const [, theirs, at] = reply
+    if (Number(at) > this.now() - CLAIMED || await this.#ask('insert', client => client.exists(this.#keys.session(id, theirs))) > 0) return false
+    await this.#runOn('insert', release, tag, keys, [id, theirs, at])
+    return await this.#claim(record, home, op)
+  }
+
+  async #releaseAll (records: readonly SessionRecord[], home: string, op: string): Promise<void> {
+    await Promise.all(records.map(async ({ id }) => await this.#runOn('insert', release, this.#keys.tagOfId(id), [this.#keys.session(id), this.#keys.pointer(id)], [id, home, JSON.stringify(op)])))
+  }
+
+  #reused (id: string, op: string, [, at, reason, by, ids, values]: Extract<RotateReply, ['reused', ...unknown[]]>): RotateOutcome {
+    this.#tell(ids)
+    const ended = this.#decodeAll(ids, values)
+    const { tenant, sub } = ended.find(session => session.id === id) ?? (() => { throw this.#damaged(id) })()
+    return { status: 'reused', ended, ending: { id, tenant, sub, reason: JSON.parse(reason), by: untext(by), op, at: Number(at) } }
+  }
+
+  /** Ends what was set aside, in slices. @returns how many sessions that were */
+  async #endAside (key: string, size: number, subject: Subject, cause: EndCause, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
+    let count = 0
+    for (let first = 0; first < size; first += SLICE * SLICES_AHEAD) {
+      const starts = Array.from({ length: Math.min(SLICES_AHEAD, Math.ceil((size - first) / SLICE)) }, (_, index) => first + index * SLICE)
+      const replies = await Promise.all(starts.map(async start => await this.#runOn<EndSliceReply>('endAll', endSlice, this.#keys.tagOfSubject(subject), [key], [
+        ...causeArguments(cause), start, start + SLICE - 1, told === undefined ? 0 : 1
+      ])))
+      for (const [at, ids, values, expired] of replies) {
+        count += ids.length
+        this.#tell(ids)
+        this.#expireSoon(expired, this.#keys.tagOfSubject(subject))
+        if (ids.length > 0) told?.(this.#decodeAll(ids, values), Number(at))
+      }
+    }
+    return count
+  }
+
+  /** A session, or how it ended, and the tag of the slot where it is. */
+  async #read (operation: string, id: string): Promise<Stored & { tag: string } | null> {
+    if (!isId(id)) return null
+    const tag = this.#keys.tagOfId(id)
+    const keys = [this.#keys.session(id), this.#keys.use(id)]
+    if (tag !== '') keys.push(this.#keys.pointer(id))
+    const [value, used, pointer] = await this.#ask(operation, client => client.mget(keys))
+    if (typeof value === 'string') return { ...this.#decode(id, value, used), tag }
+    if (typeof pointer !== 'string') return null
+
+    const home = pointer.slice(0, pointer.indexOf(' '))
+    const [there, usedThere] = await this.#ask(operation, client => client.mget(this.#keys.session(id, home), this.#keys.use(id, home)))
+    return typeof there === 'string' ? { ...this.#decode(id, there, usedThere), tag: home } : null
+  }
+
+  #decode (id: string, value: string, used: string | null = null): Stored {
+    try {
+      return decode(id, value, used)
+    } catch (error) {
+      this.corrupt++
+      throw error
+    }
+  }
+
+  /** Whether it has expired, which is then told. */
+  #isOver ({ session, tag }: { session: SessionRecord, tag: string }): boolean {
+    const over = deadlineOf(session) <= this.now()
+    if (over) this.#expireSoon([session.id], tag)
+    return over
+  }
+
+  /** As by `get`, which finds where it is. */
+  #expireFound (id: string): void {
+    this.get(id).catch(() => {})
+  }
+
+  /** In the background: a failure is made good by the next who notices. */
+  #expireSoon (ids: readonly string[], tag: string): void {
+    if (ids.length > 0) this.#expire(ids, tag).catch(() => {})
+  }
+
+  async #expire (ids: readonly string[], tag: string): Promise<void> {
+    for (const [id, value, reason, at] of await this.#runOn<ExpireReply>('expire', expire, tag, this.#sessionKeys(ids, tag), ids)) {
+      this.#tell([id])
+      const { session } = this.#decode(id, value)
+      const ending = { id, tenant: session.tenant, sub: session.sub, reason, by: null, op: `${reason}:${id}`, at: Number(at) }
+      for (const listener of this.#expireListeners) listener(session, ending)
+    }
+  }
+
+  /** Records that can be read. */
+  #decodeAll (ids: readonly string[], values: readonly string[]): SessionRecord[] {
+    return values.flatMap((value, index) => {
+      try {
+        return [decode(ids[index] as string, value).session] // a script gives as many values as ids
+      } catch {
+        this.corrupt++
+        return []
+      }
+    })
+  }
+
+  #damaged (id: string): Error {
+    this.corrupt++
+    return new StoreCorrupt(id)
+  }
+
+  #tell (ids: readonly string[] | 'all'): void {
+    if (ids.length > 0) for (const listener of this.#invalidateListeners) listener(ids)
+  }
+
+  #sessionKeys (ids: readonly string[], tag: string): string[] {
+    return ids.map(id => this.#keys.session(id, tag))
+  }
+
+  /** Runs a script on one session, where it is. Before its own arguments it gets the id. */
+  async #runOnId<Reply extends unknown[]> (operation: string, script: Script, id: string, args: ReadonlyArray<string | number>): Promise<Reply> {
+    const runAt = async (tag: string): Promise<Reply | Moved> => await this.#runOn(operation, script, tag, this.#sessionKeys([id], tag), [id, ...args])
+    const reply = await runAt(this.#keys.tagOfId(id))
+    return (reply[0] === 'moved' ? await runAt(reply[1] as string) : reply) as Reply // there it is not said again
+  }
+
+  /** Runs something on sessions in slices that share a slot, then on those that it found elsewhere. */
+  async #runOnAll (ids: readonly string[], run: (tag: string, ids: readonly string[]) => Promise<string[][]>): Promise<void> {
+    const tags = new Map(ids.map(id => [id, this.#keys.tagOfId(id)]))
+    while (tags.size > 0) {
+      const slices = grouped([...tags], ([, tag]) => tag).flatMap(([tag, own]) => sliced(own, SLICE).map(slice => [tag, slice.map(([id]) => id)] as const))
+      tags.clear()
+      await Promise.all(slices.map(async slice => {
+        const [moved = [], homes = []] = await run(...slice)
+        for (const [index, id] of moved.entries()) tags.set(id, homes[index] ?? '')
+      }))
+    }
+  }
+
+  async #runOn<Reply> (operation: string, script: Script, tag: string, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<Reply> {
+    const head = [this.#keys.prefix, tag, this.#settings.keepEndings]
+    // What each script returns stands beside it.
+    return await this.#ask(operation, client => script.run(client, keys, [...head, ...args])) as Reply
+  }
+
+  async #ask<T> (operation: string, work: (client: Client) => Promise<T>): Promise<T> {
+    return await this.#connection.ask(operation, work)
+  }
+}
+
+type Reason = DistributiveOmit<InsertRefusal, keyof Subject | 'ids'>
+type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never
+
+function causeArguments ({ reason, by, op }: EndCause): string[] {
+  return [text(reason), text(by), JSON.stringify(op)]
+}
+
+function limitArgument ({ max, onExceed, where = {} }: SessionLimit, added: readonly SessionRecord[]): object {
+  const counts = ({ use, client, meta }: SessionRecord): boolean =>
+    use !== 'once' && (where.client === undefined || client === where.client) && (where.deviceId === undefined || meta.deviceId === where.deviceId)
+  return {
+    max,
+    refuses: onExceed === 'refuse',
+    byUse: onExceed === 'end-least-recently-used',
+    adding: added.filter(counts).length,
+    ...where.client !== undefined && { client: text(where.client) },
+    ...where.deviceId !== undefined && { deviceId: where.deviceId }
+  }
+}
+
+function sliced<Item> (items: readonly Item[], size: number): Item[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, index) => items.slice(index * size, (index + 1) * size))
+}
+
+function inOrderOf (wanted: ReadonlyArray<{ id: string }>, sessions: SessionRecord[]): void {
+  const position = new Map(wanted.map(({ id }, index) => [id, index]))
+  sessions.sort((a, b) => Number(position.get(a.id)) - Number(position.get(b.id)))
+}

@@ -1,0 +1,68 @@
+import { Script } from './script.ts'
+
+/**
+ * Changes what a service keeps with a session.
+ *
+ * ARGV: id, the revision that it must have or '', then scope, version, meta, idle timeout; '' leaves one as it is.
+ * Returns `moved`, a tag; `none`; `expired`; `corrupt`; `conflict`; `ok`, the record.
+ */
+export const update = new Script(`
+local id, revision, scope, version, meta, idle = unpack(ARGV, 4)
+local state, record = read(id)
+local home = state == 'none' and elsewhere(id)
+if home then return { 'moved', home } end
+if state == 'none' or state == 'ended' then return { 'none' } end
+if state ~= 'live' then return { state } end
+
+local oldScope, oldVersion, oldMeta = string.match(record.rest, '^([^\\n]*)\\n([^\\n]*)\\n([^\\n]*)$')
+if not oldScope then return { 'corrupt' } end
+local newIdle = idle == '' and record.idle or idle
+local rest = table.concat({ scope == '' and oldScope or scope, version == '' and oldVersion or version, meta == '' and oldMeta or meta }, '\\n')
+if revision ~= '' and tonumber(revision) ~= record.revision then
+  -- A repeated update finds its own work done.
+  if tonumber(revision) == record.revision - 1 and rest == record.rest and newIdle == record.idle then return { 'ok', written(record) } end
+  return { 'conflict' }
+end
+-- Uses are written late: another timeout counts from now.
+if idle ~= '' then record.usedAt = math.max(record.usedAt, now) end
+record.rest, record.idle, record.revision = rest, newIdle, record.revision + 1
+save(id, record, { 'KEEPTTL' })
+if idle ~= '' then relist(id, record) end
+return { 'ok', written(record) }
+`)
+
+/**
+ * Notes uses: never backwards, only where the session lives.
+ *
+ * ARGV: ids, each followed by the time. Returns the ids that were found expired, those that are kept elsewhere, and where.
+ */
+export const touch = new Script(`
+local expired, moved, homes = {}, {}, {}
+for i = 4, #ARGV, 2 do
+  local id, at = ARGV[i], tonumber(ARGV[i + 1])
+  local state, record = read(id)
+  if state == 'expired' then expired[#expired + 1] = id end
+  local home = state == 'none' and elsewhere(id)
+  if home then moved[#moved + 1], homes[#homes + 1] = id, home end
+  if state == 'live' and at > record.usedAt then
+    record.usedAt = at
+    redis.call('SET', named('u', id), int(at), 'PXAT', int(record.expiresAt))
+    if record.idle ~= '-' then relist(id, record) end
+  end
+end
+return { expired, moved, homes }
+`)
+
+/**
+ * Takes entries whose session is gone off their index.
+ *
+ * KEYS: the index. ARGV: ids. Returns how many it took.
+ */
+export const heal = new Script(`
+local gone = 0
+for i = 4, #ARGV do
+  local state = read(ARGV[i])
+  if state == 'none' or state == 'ended' then gone = gone + redis.call('ZREM', KEYS[1], ARGV[i]) end
+end
+return gone
+`)

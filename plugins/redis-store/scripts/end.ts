@@ -1,0 +1,104 @@
+import { Script } from './script.ts'
+
+/**
+ * Ends sessions of one slot.
+ *
+ * ARGV: reason, by, op, then ids.
+ * Returns the time, the ids that it ended, their records, those that were found expired, those that are kept elsewhere, and where.
+ */
+export const end = new Script(`
+local reason, by, op = ARGV[4], ARGV[5], ARGV[6]
+local ids, was, expired, moved, homes = {}, {}, {}, {}, {}
+for i = 7, #ARGV do
+  local id = ARGV[i]
+  local state, record, ending = read(id)
+  if state == 'live' then
+    finish(id, record, reason, by, op)
+    unlist(id, record)
+  end
+  if state == 'live' or (state == 'ended' and ending.op == op) then
+    ids[#ids + 1], was[#was + 1] = id, written(record)
+  end
+  local home = state == 'none' and elsewhere(id)
+  if home then moved[#moved + 1], homes[#homes + 1] = id, home end
+  if state == 'expired' then expired[#expired + 1] = id end
+  -- Nobody can say whose it was; it is not to be presented again.
+  if state == 'corrupt' then redis.call('UNLINK', named('s', id), named('u', id)) end
+end
+return { int(now), ids, was, expired, moved, homes }
+`)
+
+/**
+ * Moves the indexes of a subject aside, so that what they list can be ended in slices, and nothing that is issued from now on is among it.
+ *
+ * KEYS: sessions, one-time tokens, both set aside, a sign that it was done. ARGV: ms for which what is set aside waits, then ids to keep.
+ * Returns how many sessions and one-time tokens are to end; the same again where it is repeated.
+ */
+export const condemn = new Script(`
+local waits = ARGV[4]
+local function aside (from, to)
+  if redis.call('EXISTS', from) == 0 then return end
+  redis.call('RENAME', from, to)
+  redis.call('PEXPIRE', to, waits)
+  for i = 5, #ARGV do
+    local score = redis.call('ZSCORE', to, ARGV[i])
+    if score then
+      redis.call('ZREM', to, ARGV[i])
+      redis.call('ZADD', from, score, ARGV[i])
+      prolong(from, tonumber(score) + keep)
+    end
+  end
+end
+if redis.call('SET', KEYS[5], '', 'PX', waits, 'NX') then
+  aside(KEYS[1], KEYS[3])
+  aside(KEYS[2], KEYS[4])
+end
+return { redis.call('ZCARD', KEYS[3]), redis.call('ZCARD', KEYS[4]) }
+`)
+
+/**
+ * Ends a slice of what was set aside.
+ *
+ * KEYS: what is set aside. ARGV: reason, by, op, the first and the last of the slice, whether records are wanted (1 or 0).
+ * Returns the time, the ids that it ended, their records where they are wanted, those that were found expired.
+ */
+export const endSlice = new Script(`
+local reason, by, op, first, last, wanted = unpack(ARGV, 4)
+local ids, was, expired, keys = {}, {}, {}, {}
+local slice = redis.call('ZRANGE', KEYS[1], first, last)
+if #slice == 0 then return { int(now), ids, was, expired } end
+for i, id in ipairs(slice) do keys[2 * i - 1], keys[2 * i] = named('s', id), named('u', id) end
+local found = redis.call('MGET', unpack(keys))
+for i, id in ipairs(slice) do
+  local state, record, ending = understood(found[2 * i - 1], found[2 * i])
+  if state == 'live' then finish(id, record, reason, by, op) end
+  if state == 'live' or (state == 'ended' and ending.op == op) then
+    ids[#ids + 1] = id
+    if wanted == '1' then was[#was + 1] = written(record) end
+  end
+  if state == 'expired' then expired[#expired + 1] = id end
+  if state == 'corrupt' then redis.call('UNLINK', keys[2 * i - 1], keys[2 * i]) end
+end
+return { int(now), ids, was, expired }
+`)
+
+/**
+ * Ends what has expired, so that of all who notice one tells.
+ *
+ * ARGV: ids. Returns of each that it ended: id, record, reason, when.
+ */
+export const expire = new Script(`
+local told = {}
+for i = 4, #ARGV do
+  local id = ARGV[i]
+  local state, record = read(id)
+  if state == 'expired' then
+    local at = deadlineOf(record)
+    local reason = at == record.expiresAt and 'expired' or 'idle'
+    finish(id, record, '"' .. reason .. '"', '', '"' .. reason .. ':' .. id .. '"', at)
+    unlist(id, record)
+    told[#told + 1] = { id, written(record), reason, int(at) }
+  end
+end
+return told
+`)
