@@ -18,7 +18,7 @@ export class Coherence {
   readonly #keys: Keys
   readonly #log: (error: unknown, message: string) => void
   readonly #clock = new Clock()
-  readonly #listeners = new Set<(ids: readonly string[] | 'all') => void>()
+  readonly #listeners = new Set<(names: readonly string[] | 'all') => void>()
   /** By the address of their primary. */
   readonly #watches = new Map<string, Watch>()
   /** Slots of a Cluster, with a hash tag that leads there. */
@@ -43,7 +43,8 @@ export class Coherence {
     return this.#clock.now()
   }
 
-  onInvalidate (listener: (ids: readonly string[] | 'all') => void): void {
+  /** Tells the keys of sessions and marks that changed; `'all'` where some may have been missed. */
+  onChange (listener: (names: readonly string[] | 'all') => void): void {
     this.#listeners.add(listener)
   }
 
@@ -75,8 +76,8 @@ export class Coherence {
     return new Watch({
       connect: () => this.#connection.newWatcher(this.#connection.primaries().find(primary => addressOf(primary) === address) as Redis),
       beat: async ending => await this.#beat(address, ending),
-      prefixes: { beats: this.#keys.kind('h'), others: [this.#keys.kind('s')] },
-      heard: names => this.#heard(names),
+      prefixes: { beats: this.#keys.kind('h'), others: [this.#keys.kind('s'), this.#keys.kind('d')] },
+      heard: names => { for (const listener of this.#listeners) listener(names) },
       failed: error => this.#log(error, `changes in Redis at ${address} are not heard of: nothing is served from the cache`)
     })
   }
@@ -104,11 +105,6 @@ export class Coherence {
       this.#tags = null
       throw error
     }
-  }
-
-  #heard (names: readonly string[] | 'all'): void {
-    const ids = names === 'all' ? names : names.map(name => this.#keys.idOf(name))
-    for (const listener of this.#listeners) listener(ids)
   }
 }
 

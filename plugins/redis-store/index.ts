@@ -2,7 +2,7 @@ import type { FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import { Coherence } from './coherence.ts'
 import { Connection } from './connection.ts'
-import { StoreTooLate } from './errors.ts'
+import { StoreOptions, StoreTooLate } from './errors.ts'
 import { Keys } from './keys.ts'
 import { resolveOptions, type RedisStoreOptions } from './options.ts'
 import { RedisStore } from './redis-store.ts'
@@ -28,6 +28,7 @@ export async function createRedisStore (given: RedisStoreOptions, log: (error: u
 
 const redisStore: FastifyPluginAsync<RedisStoreOptions> = async (app, options) => {
   if (app.hasDecorator('tokenRegistry')) throw new StoreTooLate()
+  if (app.hasDecorator('tokenStore')) throw new StoreOptions('a store is registered here already, or in a context around this one: use that')
   const store = await createRedisStore(options, (error, message) => app.log.warn(error, message))
   app.decorate('tokenStore', store)
   app.addHook('onClose', async () => { await store.close() })

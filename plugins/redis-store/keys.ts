@@ -4,6 +4,9 @@ import { subjectLines } from './record.ts'
 
 const ID = /^[A-Za-z0-9_-]{24}$/
 const TAG = 4
+const DIGEST = 24
+/** Of base64url: in a Cluster, what a digest begins with says in which of 64 slots a mark is. */
+const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 
 /**
  * Names of keys, below the prefix:
@@ -13,7 +16,7 @@ const TAG = 4
  *   x:<subject>       the sessions of a subject, by deadline (ZSET);  o:<subject>  its one-time tokens
  *   p:<subject><op>   what an operation ended beside what it named (LIST)
  *   c:<subject><op>   that `endAll` set a subject's indexes aside, as cx:… and co:…;  q  those that are not done (ZSET, by when they began)
- *   d:<digest>        a mark;  h:<process>:<number>  a heartbeat
+ *   d:<digest>        a mark;  b:  since when there are any;  h:<process>:<number>  a heartbeat
  *
  * In a Cluster each name has a hash tag, `s:{tag}…`: all keys of a subject share a slot. The id of an adopted token comes from the token, and leads
  * to another slot: there a:<id> says where its session is.
@@ -48,8 +51,18 @@ export class Keys {
   }
 
   mark (purpose: string, key: string): string {
-    const digest = createHash('sha256').update(`${purpose.length}:${purpose}${key}`).digest('base64url')
-    return this.#cluster ? `${this.prefix}d:{${digest[0]}}${digest.slice(1, 24)}` : `${this.prefix}d:${digest.slice(0, 24)}`
+    const digest = createHash('sha256').update(`${purpose.length}:${purpose}${key}`).digest('base64url').slice(0, DIGEST)
+    return this.kind('d') + (this.#cluster ? `{${digest.slice(0, 1)}}${digest.slice(1)}` : digest)
+  }
+
+  /** Since when marks are kept, in each slot where some are. */
+  get births (): string[] {
+    return this.#cluster ? Array.from(ALPHABET, character => `${this.kind('b')}{${character}}`) : [this.kind('b')]
+  }
+
+  /** @param mark the key of one */
+  birthOf (mark: string): string {
+    return this.kind('b') + (this.#cluster ? mark.slice(this.prefix.length + 'd:'.length).slice(0, '{x}'.length) : '')
   }
 
   /** The hash tag of a minted id, which begins as its subject's; '' where there are none. */

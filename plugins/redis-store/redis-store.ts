@@ -7,6 +7,7 @@ import type { Coherence } from './coherence.ts'
 import type { Client, Connection } from './connection.ts'
 import { grouped } from './grouped.ts'
 import { isId, type Keys } from './keys.ts'
+import { Marks } from './marks.ts'
 import { decode, insertArguments, subjectLines, text, untext, type Stored } from './record.ts'
 import { touch, update } from './scripts/change.ts'
 import { condemn, end, endSlice, expire } from './scripts/end.ts'
@@ -57,6 +58,7 @@ export class RedisStore implements TokenStore {
   readonly #keys: Keys
   readonly #coherence: Coherence
   readonly #search: Search
+  readonly #marks: Marks
   readonly #settings: RedisStoreSettings
   readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
   readonly #expireListeners = new Set<(session: SessionRecord, ending: Ending) => void>()
@@ -67,13 +69,15 @@ export class RedisStore implements TokenStore {
     this.#coherence = coherence
     this.#settings = settings
     this.#search = new Search(connection, keys, () => this.now(), { expired: (ids, tag) => this.#expireSoon(ids, tag), corrupt: () => { this.corrupt++ } })
-    coherence.onInvalidate(ids => this.#tell(ids))
+    this.#marks = new Marks(connection, keys, coherence)
+    coherence.onChange(names => this.#heard(names))
   }
 
   /** @throws {StoreAbsent} where Redis does not answer, and has to */
   async open (): Promise<void> {
     try {
       await this.#connection.open()
+      await this.#marks.begin()
     } catch (error) {
       if (this.#settings.requireAtStart) {
         await this.close()
@@ -204,13 +208,11 @@ export class RedisStore implements TokenStore {
   }
 
   async mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
-    const name = this.#keys.mark(purpose, key)
-    if (expiresAt <= this.now()) return await this.#ask('mark', client => client.exists(name)) === 0
-    return await this.#ask('mark', client => client.set(name, '', 'PXAT', expiresAt, 'NX')) !== null
+    return await this.#marks.add(purpose, key, expiresAt)
   }
 
   marked (purpose: string, key: string, issuedAt?: number): boolean | Promise<boolean> {
-    return this.#ask('marked', async client => await client.exists(this.#keys.mark(purpose, key)) === 1)
+    return this.#marks.has(purpose, key, issuedAt)
   }
 
   onInvalidate (listener: (ids: readonly string[] | 'all') => void): () => void {
@@ -375,6 +377,12 @@ export class RedisStore implements TokenStore {
   #damaged (id: string): Error {
     this.corrupt++
     return new StoreCorrupt(id)
+  }
+
+  /** What any process changed. */
+  #heard (names: readonly string[] | 'all'): void {
+    this.#marks.changed(names)
+    this.#tell(names === 'all' ? names : names.filter(name => name.startsWith(this.#keys.kind('s'))).map(name => this.#keys.idOf(name)))
   }
 
   #tell (ids: readonly string[] | 'all'): void {
