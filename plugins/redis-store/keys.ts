@@ -41,13 +41,13 @@ export class Keys {
     return this.#named('u', id, tag)
   }
 
-  /** `sessions` and `once` by subject; `cause`, and both set aside, by operation. */
-  subject (subject: Subject, op = ''): { sessions: string, once: string, cause: string, sessionsAside: string, onceAside: string } {
+  /** `sessions` and `once` by subject; both set aside, and that it was done, by operation. */
+  subject (subject: Subject, op = ''): { sessions: string, once: string, done: string, sessionsAside: string, onceAside: string } {
     const tag = this.tagOfSubject(subject)
     const lines = tag + subjectLines(subject)
     const operation = `${lines}\n${JSON.stringify(op)}`
     const key = (kind: string, rest: string): string => `${this.prefix}${kind}:${rest}`
-    return { sessions: key('x', lines), once: key('o', lines), cause: key('c', operation), sessionsAside: key('cx', operation), onceAside: key('co', operation) }
+    return { sessions: key('x', lines), once: key('o', lines), done: key('c', operation), sessionsAside: key('cx', operation), onceAside: key('co', operation) }
   }
 
   mark (purpose: string, key: string): string {

@@ -10,7 +10,7 @@ import { isId, type Keys } from './keys.ts'
 import { Marks } from './marks.ts'
 import { decode, insertArguments, subjectLines, text, untext, type Stored } from './record.ts'
 import { touch, update } from './scripts/change.ts'
-import { condemn, end, endSlice, expire } from './scripts/end.ts'
+import { condemn, end, endSlice, expire, takePending } from './scripts/end.ts'
 import { claim, insert, release } from './scripts/insert.ts'
 import { rotate } from './scripts/rotate.ts'
 import type { Script } from './scripts/script.ts'
@@ -20,6 +20,8 @@ import { Search } from './search.ts'
 const REPEATABLE = 3_600_000
 /** ms for which what `endAll` set aside waits for somebody to end it */
 const ASIDE = 7 * 86_400_000
+/** ms after which an operation that is not done counts as abandoned */
+const ABANDONED = 30_000
 /** Sessions that one script ends: about a millisecond. */
 const SLICE = 250
 /** ms for which word of where an adopted token's session will be is believed before it is there */
@@ -42,6 +44,14 @@ type EndSliceReply = [string, string[], string[], string[]]
 type TouchReply = [string[], string[], string[]]
 type ExpireReply = Array<[string, string, 'expired' | 'idle', string]>
 
+/** An `endAll` that is not done. */
+interface Pending extends Subject {
+  except: string[]
+  cause: EndCause
+  /** When it began. */
+  at: number
+}
+
 export interface RedisStoreSettings {
   /** ms for which an ending is kept */
   keepEndings: number
@@ -60,6 +70,7 @@ export class RedisStore implements TokenStore {
   readonly #search: Search
   readonly #marks: Marks
   readonly #settings: RedisStoreSettings
+  #sweeping: NodeJS.Timeout | undefined
   readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
   readonly #expireListeners = new Set<(session: SessionRecord, ending: Ending) => void>()
 
@@ -85,6 +96,7 @@ export class RedisStore implements TokenStore {
       }
     }
     this.#coherence.begin()
+    this.#sweeping = setInterval(() => { this.sweep().catch(() => {}) }, ABANDONED).unref()
   }
 
   get staleness (): number {
@@ -176,19 +188,25 @@ export class RedisStore implements TokenStore {
 
   async endAll (of: EndAllQuery, cause: EndCause, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
     const { tenant, sub, except = [] } = of
-    const keys = this.#keys.subject({ tenant, sub }, cause.op)
-    const pending = JSON.stringify([tenant, sub, except, cause])
-    await this.#ask('endAll', client => client.zadd(this.#keys.pending, this.now(), pending))
-    const [sessions, once] = await this.#runOn<[number, number]>('endAll', condemn, this.#keys.tagOfSubject({ tenant, sub }), [keys.sessions, keys.once, keys.sessionsAside, keys.onceAside, keys.cause], [
-      ASIDE, ...except
-    ])
-    const ended = await this.#endAside(keys.sessionsAside, sessions, of, cause, told)
-    await this.#endAside(keys.onceAside, once, of, cause, told)
+    const pending: Pending = { tenant, sub, except: [...except], cause, at: this.now() }
     await this.#ask('endAll', async client => {
-      await Promise.all([keys.sessionsAside, keys.onceAside, keys.cause].map(async key => await client.pexpire(key, REPEATABLE)))
-      await client.zrem(this.#keys.pending, pending)
+      await client.zadd(this.#keys.pending, pending.at, JSON.stringify(pending))
+      await client.pexpire(this.#keys.pending, ASIDE)
     })
-    return ended
+    return await this.#endPending(pending, JSON.stringify(pending), true, told)
+  }
+
+  /** Ends what a process that died had set aside; done by itself every half minute. */
+  async sweep (): Promise<void> {
+    for (;;) {
+      const member = await this.#runOn<string | null>('sweep', takePending, '', [this.#keys.pending], [ABANDONED])
+      if (member === null) return
+      const pending: Pending = JSON.parse(member)
+      const { cause, at } = pending
+      // What was set aside has been forgotten by then, and what lives was issued since.
+      if (at < this.now() - ASIDE + REPEATABLE) await this.#ask('sweep', client => client.zrem(this.#keys.pending, member))
+      else await this.#endPending(pending, member, false, (ended, at) => { for (const session of ended) this.#tellEnded(session, { ...cause, at }) })
+    }
   }
 
   async ending (id: string): Promise<Ending | null> {
@@ -232,6 +250,7 @@ export class RedisStore implements TokenStore {
   }
 
   async close (): Promise<void> {
+    clearInterval(this.#sweeping)
     this.#coherence.close()
     this.#connection.close()
   }
@@ -294,21 +313,33 @@ export class RedisStore implements TokenStore {
     return { status: 'reused', ended, ending: { id, tenant, sub, reason: JSON.parse(reason), by: untext(by), op, at: Number(at) } }
   }
 
+  /** @param again whether what it ended before is told again */
+  async #endPending (pending: Pending, member: string, again: boolean, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
+    const { except, cause } = pending
+    const tag = this.#keys.tagOfSubject(pending)
+    const { sessions, once, sessionsAside, onceAside, done } = this.#keys.subject(pending, cause.op)
+    const sizes = await this.#runOn<[number, number]>('endAll', condemn, tag, [sessions, once, sessionsAside, onceAside, done], [ASIDE, ...except])
+    const ended = await this.#endAside(sessionsAside, sizes[0], tag, cause, again, told)
+    await this.#endAside(onceAside, sizes[1], tag, cause, again, told)
+    await this.#ask('endAll', async client => {
+      await Promise.all([sessionsAside, onceAside, done].map(async key => await client.pexpire(key, REPEATABLE)))
+      await client.zrem(this.#keys.pending, member)
+    })
+    return ended
+  }
+
   /** Ends what was set aside, in slices. @returns how many sessions that were */
-  async #endAside (key: string, size: number, subject: Subject, cause: EndCause, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
+  async #endAside (key: string, size: number, tag: string, cause: EndCause, again: boolean, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
     let count = 0
-    for (let first = 0; first < size; first += SLICE * SLICES_AHEAD) {
-      const starts = Array.from({ length: Math.min(SLICES_AHEAD, Math.ceil((size - first) / SLICE)) }, (_, index) => first + index * SLICE)
-      const replies = await Promise.all(starts.map(async start => await this.#runOn<EndSliceReply>('endAll', endSlice, this.#keys.tagOfSubject(subject), [key], [
-        ...causeArguments(cause), start, start + SLICE - 1, told === undefined ? 0 : 1
-      ])))
-      for (const [at, ids, values, expired] of replies) {
-        count += ids.length
-        this.#tell(ids)
-        this.#expireSoon(expired, this.#keys.tagOfSubject(subject))
-        if (ids.length > 0) told?.(this.#decodeAll(ids, values), Number(at))
-      }
+    const endFrom = async (first: number): Promise<void> => {
+      const args = [...causeArguments(cause), first, first + SLICE - 1, told === undefined ? 0 : 1, again ? 1 : 0]
+      const [at, ids, values, expired] = await this.#runOn<EndSliceReply>('endAll', endSlice, tag, [key], args)
+      count += ids.length
+      this.#tell(ids)
+      this.#expireSoon(expired, tag)
+      if (ids.length > 0) told?.(this.#decodeAll(ids, values), Number(at))
     }
+    for (const firsts of sliced(Array.from({ length: Math.ceil(size / SLICE) }, (_, index) => index * SLICE), SLICES_AHEAD)) await Promise.all(firsts.map(endFrom))
     return count
   }
 
@@ -356,10 +387,14 @@ export class RedisStore implements TokenStore {
   async #expire (ids: readonly string[], tag: string): Promise<void> {
     for (const [id, value, reason, at] of await this.#runOn<ExpireReply>('expire', expire, tag, this.#sessionKeys(ids, tag), ids)) {
       this.#tell([id])
-      const { session } = this.#decode(id, value)
-      const ending = { id, tenant: session.tenant, sub: session.sub, reason, by: null, op: `${reason}:${id}`, at: Number(at) }
-      for (const listener of this.#expireListeners) listener(session, ending)
+      this.#tellEnded(this.#decode(id, value).session, { reason, by: null, op: `${reason}:${id}`, at: Number(at) })
     }
+  }
+
+  /** Tells an ending that nobody waits for. */
+  #tellEnded (session: SessionRecord, cause: EndCause & { at: number }): void {
+    const { id, tenant, sub } = session
+    for (const listener of this.#expireListeners) listener(session, { id, tenant, sub, ...cause })
   }
 
   /** Records that can be read. */

@@ -59,11 +59,11 @@ return { redis.call('ZCARD', KEYS[3]), redis.call('ZCARD', KEYS[4]) }
 /**
  * Ends a slice of what was set aside.
  *
- * KEYS: what is set aside. ARGV: reason, by, op, the first and the last of the slice, whether records are wanted (1 or 0).
+ * KEYS: what is set aside. ARGV: reason, by, op, the first and the last of the slice, whether records are wanted, whether what it ended before is told again (1 or 0).
  * Returns the time, the ids that it ended, their records where they are wanted, those that were found expired.
  */
 export const endSlice = new Script(`
-local reason, by, op, first, last, wanted = unpack(ARGV, 4)
+local reason, by, op, first, last, wanted, again = unpack(ARGV, 4)
 local ids, was, expired, keys = {}, {}, {}, {}
 local slice = redis.call('ZRANGE', KEYS[1], first, last)
 if #slice == 0 then return { int(now), ids, was, expired } end
@@ -72,7 +72,7 @@ local found = redis.call('MGET', unpack(keys))
 for i, id in ipairs(slice) do
   local state, record, ending = understood(found[2 * i - 1], found[2 * i])
   if state == 'live' then finish(id, record, reason, by, op) end
-  if state == 'live' or (state == 'ended' and ending.op == op) then
+  if state == 'live' or (state == 'ended' and ending.op == op and again == '1') then
     ids[#ids + 1] = id
     if wanted == '1' then was[#was + 1] = written(record) end
   end
@@ -80,6 +80,17 @@ for i, id in ipairs(slice) do
   if state == 'corrupt' then redis.call('UNLINK', keys[2 * i - 1], keys[2 * i]) end
 end
 return { int(now), ids, was, expired }
+`)
+
+/**
+ * Takes one of the operations that began some time ago and are not done, so that nobody else takes it.
+ *
+ * KEYS: the list. ARGV: ms since it began, or was taken. Returns it, or nothing.
+ */
+export const takePending = new Script(`
+local pending = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[4]), 'LIMIT', 0, 1)[1]
+if pending then redis.call('ZADD', KEYS[1], now, pending) end
+return pending
 `)
 
 /**
