@@ -1,41 +1,38 @@
-import type { Cluster, Redis } from 'ioredis'
 import { Clock } from './clock.ts'
-import type { Connection } from './connection.ts'
+import { isCluster, type Connection } from './connection.ts'
 import type { Keys } from './keys.ts'
 import { beat } from './scripts/beat.ts'
+import { HashTags } from './slots.ts'
+import { Topology } from './topology.ts'
 import { Watch } from './watch.ts'
 
 /** ms between two heartbeats */
 const BEAT = 200
-/** ms that the key of a heartbeat lives */
-const BEAT_LIVES = 5000
-/** Hash tags among which each primary of a Cluster finds one of its own. */
-const TAGS = 1024
 
 /** What other processes change, and the store's clock: heartbeats prove the one and tell the other. */
 export class Coherence {
   readonly #connection: Connection
   readonly #keys: Keys
-  readonly #log: (error: unknown, message: string) => void
   readonly #clock = new Clock()
+  readonly #topology: Topology
+  readonly #tags = new HashTags()
   readonly #listeners = new Set<(names: readonly string[] | 'all') => void>()
   /** By the address of their primary. */
   readonly #watches = new Map<string, Watch>()
-  /** Slots of a Cluster, with a hash tag that leads there. */
-  #tags: Promise<ReadonlyArray<readonly [slot: number, tag: string]>> | null = null
   #timer: NodeJS.Timeout | undefined
 
-  constructor (connection: Connection, keys: Keys, log: (error: unknown, message: string) => void) {
+  constructor (connection: Connection, keys: Keys) {
     this.#connection = connection
     this.#keys = keys
-    this.#log = log
+    this.#topology = new Topology(() => connection.addresses(), () => {
+      this.#arrange()
+      this.#heard('all')
+    })
   }
 
-  /** ms since it was last proved that invalidations arrive, from each primary */
+  /** ms since it was last proved that invalidations arrive, from each primary, and that no other keeps a key */
   get staleness (): number {
-    let staleness = this.#watches.size === 0 ? Infinity : 0
-    for (const watch of this.#watches.values()) staleness = Math.max(staleness, watch.staleness)
-    return staleness
+    return performance.now() - this.#provedAt
   }
 
   /** ms since the epoch, by the clock of Redis */
@@ -56,58 +53,54 @@ export class Coherence {
   close (): void {
     clearInterval(this.#timer)
     for (const watch of this.#watches.values()) watch.close()
+    this.#watches.clear()
+  }
+
+  get #provedAt (): number {
+    if (this.#watches.size === 0) return -Infinity
+    let at = this.#connection.cluster ? this.#topology.provedAt : Infinity
+    for (const watch of this.#watches.values()) at = Math.min(at, watch.provedAt)
+    return at
   }
 
   #pulse (): void {
-    const primaries = new Map(this.#connection.primaries().map(primary => [addressOf(primary), primary]))
+    this.#connection.proved(this.#provedAt)
+    this.#arrange()
+    for (const watch of this.#watches.values()) watch.pulse()
+  }
+
+  /** Watches those that keep keys now, and no other. */
+  #arrange (): void {
+    const addresses = new Set(this.#connection.addresses())
+    for (const address of addresses) if (!this.#watches.has(address)) this.#watches.set(address, this.#newWatch(address))
     for (const [address, watch] of this.#watches) {
-      if (primaries.has(address)) continue
+      if (addresses.has(address)) continue
       watch.close()
       this.#watches.delete(address)
-    }
-    for (const address of primaries.keys()) {
-      const watch = this.#watches.get(address) ?? this.#newWatch(address)
-      this.#watches.set(address, watch)
-      watch.pulse()
     }
   }
 
   #newWatch (address: string): Watch {
     return new Watch({
-      connect: () => this.#connection.newWatcher(this.#connection.primaries().find(primary => addressOf(primary) === address) as Redis),
-      beat: async ending => await this.#beat(address, ending),
+      connect: () => this.#connection.newWatcher(address),
+      beat: async (start, end) => await this.#beat(address, start, end),
       prefixes: { beats: this.#keys.kind('h'), others: [this.#keys.kind('s'), this.#keys.kind('d')] },
-      heard: names => { for (const listener of this.#listeners) listener(names) },
-      failed: error => this.#log(error, `changes in Redis at ${address} are not heard of: nothing is served from the cache`)
+      heard: names => this.#heard(names),
+      failed: error => this.#connection.failed(error, `changes in Redis at ${address} are not heard of: nothing is served from the cache`)
     })
   }
 
-  async #beat (address: string, ending: string): Promise<void> {
-    const tag = this.#connection.cluster ? await this.#tagOn(address) : ''
+  async #beat (address: string, start: string, end: string): Promise<void> {
+    const { client } = this.#connection
+    const tag = isCluster(client) ? this.#tags.leadingTo(address, client) : ''
     const sentAt = performance.now()
-    const micros = await this.#connection.ask('a heartbeat', client => beat.run(client, [this.#keys.kind('h') + tag + ending], [this.#keys.prefix, tag, 0, BEAT_LIVES]))
+    const reply = await this.#connection.ask('a heartbeat', client => beat.run(client, [start + tag + end], [this.#keys.prefix, tag, 0]))
+    const [micros, epoch] = reply as [string, string] // as the script says
     this.#clock.learn(sentAt, performance.now(), Number(micros) / 1000)
+    if (isCluster(client)) this.#topology.learn(client, address, epoch, sentAt)
   }
 
-  /** A hash tag of which the keys are kept by that primary. */
-  async #tagOn (address: string): Promise<string> {
-    const cluster = this.#connection.client as Cluster // only a Cluster has hash tags
-    this.#tags ??= this.#askTags(cluster)
-    const found = (await this.#tags).find(([slot]) => cluster.slots[slot]?.[0] === address)
-    if (found === undefined) throw new Error(`no slot is known that ${address} keeps`)
-    return found[1]
+  #heard (names: readonly string[] | 'all'): void {
+    for (const listener of this.#listeners) listener(names)
   }
-
-  async #askTags (cluster: Cluster): Promise<ReadonlyArray<readonly [slot: number, tag: string]>> {
-    try {
-      return await Promise.all(Array.from({ length: TAGS }, async (_, index) => [await cluster.cluster('KEYSLOT', `{${index}}`), `{${index}}`] as const))
-    } catch (error) {
-      this.#tags = null
-      throw error
-    }
-  }
-}
-
-function addressOf ({ options: { host, port } }: Redis): string {
-  return `${host}:${port}`
 }

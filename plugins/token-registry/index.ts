@@ -58,6 +58,7 @@ const tokenRegistry: FastifyPluginAsync<TokenRegistryOptions> = async (app, give
 export default fp(tokenRegistry, { name: 'token-registry', fastify: '5.x' })
 export { requireSession } from './request.ts'
 export { completeStore } from './complete-store.ts'
+export { within } from './deadline.ts'
 export { memoryStore, MemoryStore } from './memory-store/index.ts'
 export type { MemoryStoreOptions } from './memory-store/options.ts'
 export { faultOf } from './option-fault.ts'

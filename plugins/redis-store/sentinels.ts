@@ -1,0 +1,100 @@
+import { Redis } from 'ioredis'
+import type { Address } from './options.ts'
+
+/** ms between two rounds of questions: while there is a primary that answers, and while there is none */
+const CALM = 500
+const ALARM = 100
+
+/** Who a Sentinel says is the primary, and in which failover it became that. */
+interface Word {
+  epoch: number
+  primary: Address
+}
+
+/**
+ * Asks Sentinels again and again which server is the primary. They may disagree, since one that was cut off knows an old one: the latest failover counts.
+ * (By itself, ioredis believes the first that answers, and asks only when its connection is lost: one to an old primary that was cut off never is.)
+ */
+export class Sentinels {
+  readonly #clients: readonly Redis[]
+  readonly #name: string
+  readonly #named: (primary: Address) => void
+  readonly #words = new Map<Redis, Word>()
+  #primary: Address | null = null
+  #timer: NodeJS.Timeout | undefined
+  #closed = false
+
+  /**
+   * @param connect makes a client, in RESP 2 and without retries
+   * @param named is told each primary that is another than before
+   */
+  constructor (addresses: readonly Address[], name: string, connect: (address: Address) => Redis, named: (primary: Address) => void) {
+    this.#name = name
+    this.#named = named
+    this.#clients = addresses.map(connect)
+    for (const client of this.#clients) client.on('error', () => {}) // each question tells it
+  }
+
+  /**
+   * Asks all of them once.
+   *
+   * @throws the error of one, where none names a primary
+   */
+  async ask (): Promise<void> {
+    const answers = await Promise.allSettled(this.#clients.map(async client => await this.#listen(client)))
+    this.#judge()
+    if (this.#primary !== null) return
+    for (const answer of answers) if (answer.status === 'rejected') throw answer.reason
+  }
+
+  /** Goes on asking; what is true of late is told as soon as one says it. */
+  watch (isWell: () => boolean): void {
+    const round = async (): Promise<void> => {
+      await Promise.all(this.#clients.map(async client => {
+        await this.#listen(client).catch(() => {})
+        this.#judge()
+      }))
+      if (!this.#closed) this.#timer = setTimeout(() => { round() }, isWell() ? CALM : ALARM).unref()
+    }
+    round()
+  }
+
+  close (): void {
+    this.#closed = true
+    clearTimeout(this.#timer)
+    for (const client of this.#clients) client.disconnect()
+  }
+
+  async #listen (client: Redis): Promise<void> {
+    try {
+      if (client.status === 'wait' || client.status === 'end') await client.connect()
+      // In this order: a name may be newer than the failover that it is believed for, never older.
+      const [about, address] = await Promise.all([client.call('SENTINEL', 'MASTER', this.#name), client.call('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', this.#name)])
+      const [facts, [host, port]] = [texts(about), texts(address)]
+      if (host === undefined) throw new Error(`a Sentinel does not know ${this.#name}`)
+      this.#words.set(client, { epoch: Number(facts[facts.indexOf('config-epoch') + 1]), primary: { host, port: Number(port) } })
+    } catch (error) {
+      this.#words.delete(client)
+      throw error
+    }
+  }
+
+  #judge (): void {
+    if (this.#closed) return
+    const words = [...this.#words.values()]
+    const latest = Math.max(...words.map(({ epoch }) => epoch))
+    const named = words.filter(({ epoch }) => epoch === latest).map(({ primary }) => primary)
+    const [first] = named
+    if (first === undefined || named.some(primary => isSame(primary, this.#primary))) return
+    this.#primary = first
+    this.#named(first)
+  }
+}
+
+function isSame (a: Address, b: Address | null): boolean {
+  return a.host === b?.host && a.port === b.port
+}
+
+function texts (answer: unknown): string[] {
+  return Array.isArray(answer) ? answer.map(String) : []
+}
