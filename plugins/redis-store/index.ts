@@ -1,8 +1,9 @@
 import type { FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import { Coherence } from './coherence.ts'
+import { Confirmed } from './confirmed.ts'
 import { Connection } from './connection.ts'
-import { StoreOptions, StoreTooLate } from './errors.ts'
+import { discreet, StoreOptions, StoreTooLate } from './errors.ts'
 import { Keys } from './keys.ts'
 import { resolveOptions, type RedisStoreOptions } from './options.ts'
 import { RedisStore } from './redis-store.ts'
@@ -19,9 +20,11 @@ import { RedisStore } from './redis-store.ts'
  */
 export async function createRedisStore (given: RedisStoreOptions, log: (error: unknown, message: string) => void = () => {}): Promise<RedisStore> {
   const options = resolveOptions(given)
-  const connection = new Connection(options, log)
+  const discreetLog: typeof log = (error, message) => log(discreet(error), message)
+  const connection = new Connection(options, discreetLog)
   const keys = new Keys(options.keyPrefix, connection.cluster)
-  const store = new RedisStore(connection, keys, new Coherence(connection, keys, log), options)
+  const confirmed = options.durability === 'replicas' ? new Confirmed(options, keys, log) : null
+  const store = new RedisStore(connection, keys, new Coherence(connection, keys), options, confirmed)
   await store.open()
   return store
 }
@@ -35,6 +38,7 @@ const redisStore: FastifyPluginAsync<RedisStoreOptions> = async (app, options) =
 }
 
 export default fp(redisStore, { name: 'redis-store', fastify: '5.x' })
-export { StoreAbsent, StoreOptions, StoreTooLate } from './errors.ts'
+export type { CheckReport } from './check.ts'
+export { StoreAbsent, StoreOptions, StoreTooLate, StoreUnconfirmed } from './errors.ts'
 export type { Address, RedisStoreOptions } from './options.ts'
 export type { RedisStore } from './redis-store.ts'

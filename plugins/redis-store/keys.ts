@@ -62,7 +62,7 @@ export class Keys {
 
   /** @param mark the key of one */
   birthOf (mark: string): string {
-    return this.kind('b') + (this.#cluster ? mark.slice(this.prefix.length + 'd:'.length).slice(0, '{x}'.length) : '')
+    return this.kind('b') + this.tagIn(mark)
   }
 
   /** The hash tag of a minted id, which begins as its subject's; '' where there are none. */
@@ -79,9 +79,9 @@ export class Keys {
     return this.#named('a', id, this.tagOfId(id))
   }
 
-  /** The hash tag in the key of a session. */
+  /** The hash tag in a key. */
   tagIn (key: string): string {
-    return this.#cluster ? key.slice(this.prefix.length + 's:'.length).slice(0, TAG + '{}'.length) : ''
+    return this.#cluster ? key.slice(this.prefix.length + 's:'.length, key.indexOf('}') + 1) : ''
   }
 
   /** The id that a key of a session names. */

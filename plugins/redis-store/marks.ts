@@ -31,12 +31,15 @@ export class Marks {
   readonly #connection: Connection
   readonly #keys: Keys
   readonly #coherence: Coherence
+  readonly #set: (name: string, expiresAt: number) => Promise<boolean>
   readonly #known = new Map<string, Known>()
   readonly #readings = new Map<string, Reading>()
   /** When births were last prolonged, by key. */
   readonly #prolonged = new Map<string, number>()
 
-  constructor (connection: Connection, keys: Keys, coherence: Coherence) {
+  /** @param set sets a mark; false where it stood */
+  constructor (connection: Connection, keys: Keys, coherence: Coherence, set: (name: string, expiresAt: number) => Promise<boolean>) {
+    this.#set = set
     this.#connection = connection
     this.#keys = keys
     this.#coherence = coherence
@@ -50,9 +53,11 @@ export class Marks {
   async add (purpose: string, key: string, expiresAt: number): Promise<boolean> {
     const name = this.#keys.mark(purpose, key)
     if (expiresAt <= this.#coherence.now()) return await this.#connection.ask('mark', client => client.exists(name)) === 0
-    const set = await this.#connection.ask('mark', client => client.set(name, expiresAt, 'PXAT', expiresAt, 'NX'))
-    this.#forget(name)
-    return set !== null
+    try {
+      return await this.#set(name, expiresAt)
+    } finally {
+      this.#forget(name)
+    }
   }
 
   has (purpose: string, key: string, issuedAt: number | undefined): boolean | Promise<boolean> {

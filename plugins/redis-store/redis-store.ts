@@ -3,7 +3,9 @@ import {
   type InsertRefusal, type Page, type Presented, type RotateOutcome, type SessionLimit, type SessionPatch, type SessionQuery, type SessionRecord, type SessionUse,
   type StoreHealth, type Subject, type TokenStore
 } from '../token-registry/index.ts'
+import { check, type CheckReport } from './check.ts'
 import type { Coherence } from './coherence.ts'
+import type { Confirmed } from './confirmed.ts'
 import type { Client, Connection } from './connection.ts'
 import { grouped } from './grouped.ts'
 import { isId, type Keys } from './keys.ts'
@@ -12,6 +14,7 @@ import { decode, insertArguments, subjectLines, text, untext, type Stored } from
 import { touch, update } from './scripts/change.ts'
 import { condemn, end, endSlice, expire, takePending } from './scripts/end.ts'
 import { claim, insert, release } from './scripts/insert.ts'
+import { mark } from './scripts/mark.ts'
 import { rotate } from './scripts/rotate.ts'
 import type { Script } from './scripts/script.ts'
 import { Search } from './search.ts'
@@ -52,6 +55,9 @@ interface Pending extends Subject {
   at: number
 }
 
+/** What ends or replaces tokens: with `durability: 'replicas'` it counts when replicas have it. */
+const confirmable = new Set([condemn, end, endSlice, insert, mark, rotate])
+
 export interface RedisStoreSettings {
   /** ms for which an ending is kept */
   keepEndings: number
@@ -70,24 +76,27 @@ export class RedisStore implements TokenStore {
   readonly #search: Search
   readonly #marks: Marks
   readonly #settings: RedisStoreSettings
+  readonly #confirmed: Confirmed | null
   #sweeping: NodeJS.Timeout | undefined
   readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
   readonly #expireListeners = new Set<(session: SessionRecord, ending: Ending) => void>()
 
-  constructor (connection: Connection, keys: Keys, coherence: Coherence, settings: RedisStoreSettings) {
+  constructor (connection: Connection, keys: Keys, coherence: Coherence, settings: RedisStoreSettings, confirmed: Confirmed | null) {
     this.#connection = connection
     this.#keys = keys
     this.#coherence = coherence
     this.#settings = settings
+    this.#confirmed = confirmed
     this.#search = new Search(connection, keys, () => this.now(), { expired: (ids, tag) => this.#expireSoon(ids, tag), corrupt: () => { this.corrupt++ } })
-    this.#marks = new Marks(connection, keys, coherence)
+    this.#marks = new Marks(connection, keys, coherence, async (name, expiresAt) =>
+      await this.#runOn<number>('mark', mark, keys.tagIn(name), [name], [expiresAt]) === 1)
     coherence.onChange(names => this.#heard(names))
   }
 
   /** @throws {StoreAbsent} where Redis does not answer, and has to */
   async open (): Promise<void> {
     try {
-      await this.#connection.open()
+      await Promise.all([this.#connection.open(), this.#confirmed?.open()])
       await this.#marks.begin()
     } catch (error) {
       if (this.#settings.requireAtStart) {
@@ -209,6 +218,16 @@ export class RedisStore implements TokenStore {
     }
   }
 
+  /**
+   * Looks whether sessions and indexes agree: after a crash in a Cluster, a restore, or a hand that slipped. Reads everything, in slices of a millisecond.
+   *
+   * @param options `repair` mends what does not
+   */
+  async check ({ repair = false }: { repair?: boolean } = {}): Promise<CheckReport> {
+    if (repair) await this.sweep()
+    return await check(this.#connection, this.#keys, this.#settings.keepEndings, repair)
+  }
+
   async ending (id: string): Promise<Ending | null> {
     const stored = await this.#read('ending', id)
     if (stored === null || stored.ending !== null) return stored?.ending ?? null
@@ -252,6 +271,7 @@ export class RedisStore implements TokenStore {
   async close (): Promise<void> {
     clearInterval(this.#sweeping)
     this.#coherence.close()
+    this.#confirmed?.close()
     this.#connection.close()
   }
 
@@ -449,9 +469,12 @@ export class RedisStore implements TokenStore {
   }
 
   async #runOn<Reply> (operation: string, script: Script, tag: string, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<Reply> {
-    const head = [this.#keys.prefix, tag, this.#settings.keepEndings]
-    // What each script returns stands beside it.
-    return await this.#ask(operation, client => script.run(client, keys, [...head, ...args])) as Reply
+    const run = async (client: Client, fence: string): Promise<unknown> =>
+      await script.run(client, keys, [this.#keys.prefix, tag, `${this.#settings.keepEndings} ${fence}`, ...args])
+    const reply = this.#confirmed !== null && confirmable.has(script)
+      ? await this.#confirmed.run(tag, run)
+      : await this.#ask(operation, client => run(client, ''))
+    return reply as Reply // what each script returns stands beside it
   }
 
   async #ask<T> (operation: string, work: (client: Client) => Promise<T>): Promise<T> {

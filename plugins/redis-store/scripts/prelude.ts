@@ -2,10 +2,13 @@
  * What all scripts share. `record.ts` says how a record is written.
  *
  * KEYS: the keys of the sessions that are named; the others of the same subject follow from what is read, and share their slot.
- * ARGV: the prefix of all keys, the hash tag of the slot ('' where there are none), ms for which endings are kept, then the script's own.
+ * ARGV: the prefix of all keys, the hash tag of the slot ('' where there are none), settings, then the script's own. Settings: ms for which endings are
+ * kept and, where replicas are to confirm, what a fence is called: a key that is written with the rest, and tells that it was not lost.
  */
 export const prelude = `
-local prefix, tag, keep = ARGV[1], ARGV[2], ARGV[3]
+local prefix, tag = ARGV[1], ARGV[2]
+local keep, fence = string.match(ARGV[3], '^(%d+) ?(%S*)$')
+if fence ~= '' then redis.call('SET', prefix .. 'w:' .. tag .. fence, '', 'PX', 60000) end
 local time = redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
 local now = math.floor(micros / 1000)

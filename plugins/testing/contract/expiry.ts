@@ -38,15 +38,15 @@ export const expiryRules: readonly Rule[] = [
     needs: ['touch'],
     check: async bench => {
       const { store } = bench
-      const draft = { idleTimeout: 700 }
-      const [unused, used, rotated, short] = [await bench.insert(draft), await bench.insert(draft), await bench.insert(draft), await bench.insert({ ...draft, ttl: 600 })]
-      await bench.advance(300)
+      const draft = { idleTimeout: 1000 }
+      const [unused, used, rotated, short] = [await bench.insert(draft), await bench.insert(draft), await bench.insert(draft), await bench.insert({ ...draft, ttl: 900 })]
+      await bench.advance(400)
       await store.touch([{ id: used.id, at: store.now() }, { id: short.id, at: store.now() }])
       await bench.rotate(rotated.id, 0)
-      await bench.advance(450)
+      await bench.advance(650)
       await bench.assertGone(unused, short)
       await bench.assertFinds({}, [used, rotated])
-      await bench.advance(300)
+      await bench.advance(400)
       await bench.assertGone(used, rotated)
     }
   },

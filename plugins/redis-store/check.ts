@@ -1,0 +1,75 @@
+import type { Redis } from 'ioredis'
+import type { Connection } from './connection.ts'
+import { grouped } from './grouped.ts'
+import { isId, type Keys } from './keys.ts'
+import { checkIndex, checkSessions } from './scripts/check.ts'
+import type { Script } from './scripts/script.ts'
+
+/** What one step looks at. */
+const SLICE = 250
+
+/** What a check found, and mended where it was to. */
+export interface CheckReport {
+  /** Sessions that live or whose ending is kept. */
+  sessions: number
+  /** Those that live and are not listed: a search for their subject misses them, `revokeAll` too. */
+  unlisted: number
+  /** Entries of indexes whose session is gone. */
+  orphans: number
+  /** Sessions that cannot be read: they are refused, and go when they expire. */
+  corrupt: number
+  /** Sessions whose key had no end. */
+  endless: number
+}
+
+/**
+ * Goes through all sessions and indexes of a store, by SCAN in slices, and looks whether they agree. Keys that are not of the store's form are left alone.
+ *
+ * @param keepEndings ms
+ * @param repair mends what does not
+ */
+export async function check (connection: Connection, keys: Keys, keepEndings: number, repair: boolean): Promise<CheckReport> {
+  const report: CheckReport = { sessions: 0, unlisted: 0, orphans: 0, corrupt: 0, endless: 0 }
+  const run = async (script: Script, primary: Redis, names: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> =>
+    await connection.ask('check', () => script.run(primary, names, [keys.prefix, keys.tagIn(names[0] ?? ''), keepEndings, repair ? 1 : 0, ...args]))
+
+  for (const primary of connection.primaries()) {
+    for await (const names of scan(connection, primary, keys.pattern('s'), 'string')) {
+      const sessions = names.filter(name => isId(keys.idOf(name)))
+      report.sessions += sessions.length
+      for (const [, own] of grouped(sessions, name => keys.tagIn(name))) {
+        const [unlisted, corrupt, endless] = await run(checkSessions, primary, own, own.map(name => keys.idOf(name))) as [number, number, number] // as it says
+        report.unlisted += unlisted
+        report.corrupt += corrupt
+        report.endless += endless
+      }
+    }
+    for (const kind of ['x', 'o']) {
+      for await (const names of scan(connection, primary, keys.pattern(kind), 'zset')) {
+        for (const name of names) report.orphans += await orphansOf(first => run(checkIndex, primary, [name], [first, first + SLICE - 1]), repair)
+      }
+    }
+  }
+  return report
+}
+
+/** @param look at a slice of an index, which begins there */
+async function orphansOf (look: (first: number) => Promise<unknown>, repair: boolean): Promise<number> {
+  let orphans = 0
+  for (let first = 0; ;) {
+    const [gone, seen] = await look(first) as [number, number] // as the script says
+    orphans += gone
+    if (seen < SLICE) return orphans
+    // What was taken off leaves its place to others.
+    first += repair ? seen - gone : seen
+  }
+}
+
+async function * scan (connection: Connection, primary: Redis, pattern: string, type: string): AsyncGenerator<string[]> {
+  let cursor = '0'
+  do {
+    const [next, names] = await connection.ask('check', () => primary.scan(cursor, 'MATCH', pattern, 'COUNT', SLICE, 'TYPE', type))
+    yield names
+    cursor = next
+  } while (cursor !== '0')
+}

@@ -1,0 +1,6 @@
+import { Script } from './script.ts'
+
+/** Sets a mark until a time. KEYS: the mark. ARGV: ms since the epoch. Returns 1, or 0 where it stood. */
+export const mark = new Script(`
+return redis.call('SET', KEYS[1], ARGV[4], 'PXAT', ARGV[4], 'NX') and 1 or 0
+`)
