@@ -1,0 +1,3 @@
+export { ResilienceOptions } from './errors.ts'
+export { failover, type FailoverStore } from './failover.ts'
+export type { FailoverOptions, Switch } from './options.ts'
