@@ -1,7 +1,10 @@
 import type { Redis } from 'ioredis'
+import type { SessionRecord } from '../token-registry/index.ts'
 import type { Connection } from './connection.ts'
 import { grouped } from './grouped.ts'
+import type { Indexes } from './indexes.ts'
 import { isId, type Keys } from './keys.ts'
+import { decode } from './record.ts'
 import { checkIndex, checkSessions } from './scripts/check.ts'
 import type { Script } from './scripts/script.ts'
 
@@ -28,7 +31,7 @@ export interface CheckReport {
  * @param keepEndings ms
  * @param repair mends what does not
  */
-export async function check (connection: Connection, keys: Keys, keepEndings: number, repair: boolean): Promise<CheckReport> {
+export async function check (connection: Connection, keys: Keys, indexes: Indexes, keepEndings: number, repair: boolean): Promise<CheckReport> {
   const report: CheckReport = { sessions: 0, unlisted: 0, orphans: 0, corrupt: 0, endless: 0 }
   const run = async (script: Script, primary: Redis, names: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> =>
     await connection.ask('check', () => script.run(primary, names, [keys.prefix, keys.tagIn(names[0] ?? ''), keepEndings, repair ? 1 : 0, ...args]))
@@ -42,6 +45,8 @@ export async function check (connection: Connection, keys: Keys, keepEndings: nu
         report.unlisted += unlisted
         report.corrupt += corrupt
         report.endless += endless
+        // Before an index was asked for, sessions were not listed there.
+        if (repair && indexes.asked) await indexes.add(await connection.ask('check', async () => sessionsOf(own.map(name => keys.idOf(name)), await primary.mget(...own))))
       }
     }
     for (const kind of ['x', 'o']) {
@@ -63,6 +68,18 @@ async function orphansOf (look: (first: number) => Promise<unknown>, repair: boo
     // What was taken off leaves its place to others.
     first += repair ? seen - gone : seen
   }
+}
+
+function sessionsOf (ids: readonly string[], values: ReadonlyArray<string | null>): SessionRecord[] {
+  return ids.flatMap((id, index) => {
+    const value = values[index]
+    try {
+      const stored = typeof value === 'string' ? decode(id, value) : null
+      return stored === null || stored.ending !== null ? [] : [stored.session]
+    } catch {
+      return [] // counted as corrupt
+    }
+  })
 }
 
 async function * scan (connection: Connection, primary: Redis, pattern: string, type: string): AsyncGenerator<string[]> {

@@ -14,6 +14,7 @@ const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
  *   s:<id>            a session, or how it ended
  *   u:<id>            its last use: apart, since a write of what caches watch would tell them
  *   x:<subject>       the sessions of a subject, by deadline (ZSET);  o:<subject>  its one-time tokens
+ *   i:<name>:<digest> sessions of all subjects, by address or client (ZSET)
  *   p:<subject><op>   what an operation ended beside what it named (LIST)
  *   c:<subject><op>   that `endAll` set a subject's indexes aside, as cx:… and co:…;  q  those that are not done (ZSET, by when they began)
  *   d:<digest>        a mark;  b:  since when there are any;  h:<process>:<number>  a heartbeat
@@ -50,8 +51,14 @@ export class Keys {
     return { sessions: key('x', lines), once: key('o', lines), done: key('c', operation), sessionsAside: key('cx', operation), onceAside: key('co', operation) }
   }
 
+  /** Of sessions of all subjects, by what they have in common. */
+  index (name: string, value: string): string {
+    return `${this.kind('i')}${name}:${createHash('sha256').update(value).digest('base64url').slice(0, DIGEST)}`
+  }
+
+  /** In UTF-16, which tells halves of surrogate pairs apart: a claim of a JWT may hold them. */
   mark (purpose: string, key: string): string {
-    const digest = createHash('sha256').update(`${purpose.length}:${purpose}${key}`).digest('base64url').slice(0, DIGEST)
+    const digest = createHash('sha256').update(`${purpose.length}:${purpose}${key}`, 'utf16le').digest('base64url').slice(0, DIGEST)
     return this.kind('d') + (this.#cluster ? `{${digest.slice(0, 1)}}${digest.slice(1)}` : digest)
   }
 

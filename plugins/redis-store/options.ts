@@ -40,6 +40,8 @@ export interface RedisStoreOptions {
   commandTimeout?: Duration
   /** For how long an ending is kept, at most a year; a day by default. */
   keepEndings?: Duration
+  /** What can be searched for across subjects without reading everything: `'ip'`, `'client'`. None by default; each costs an issue a round trip. */
+  indexes?: ReadonlyArray<'ip' | 'client'>
   /**
    * `'replicas'`: an ending or a rotation is answered when all replicas that are connected have it, so that no failover loses it, and else fails with
    * `FST_STORE_UNCONFIRMED`. `'none'` by default.
@@ -75,16 +77,17 @@ const Options = Type.Object({
   connectTimeout: Type.Unsafe<Duration>({ ...DurationSchema, default: 2000 }),
   commandTimeout: Type.Unsafe<Duration>({ ...DurationSchema, default: 1000 }),
   keepEndings: Type.Unsafe<Duration>({ ...DurationSchema, default: DAY }),
+  indexes: Type.Array(Type.Union([Type.Literal('ip'), Type.Literal('client')]), { uniqueItems: true, default: [], errorMessage: 'a list of "ip" and "client"' }),
   durability: Type.Union([Type.Literal('none'), Type.Literal('replicas')], { default: 'none', errorMessage: '"none" or "replicas"' }),
   requireAtStart: Type.Boolean({ default: true, errorMessage: 'true or false' })
 }, { additionalProperties: false })
 
-type Defaulted = 'keyPrefix' | 'connectTimeout' | 'commandTimeout' | 'keepEndings' | 'durability' | 'requireAtStart'
+type Defaulted = 'keyPrefix' | 'connectTimeout' | 'commandTimeout' | 'keepEndings' | 'indexes' | 'durability' | 'requireAtStart'
 type Times = Record<'connectTimeout' | 'commandTimeout' | 'keepEndings', number>
 type Given = RedisStoreOptions & Required<Pick<RedisStoreOptions, Defaulted>>
 
 /** Options as they are used: complete, checked, durations in ms. */
-export type ResolvedOptions = Omit<RedisStoreOptions, Defaulted> & Times & { keyPrefix: string, durability: 'none' | 'replicas', requireAtStart: boolean }
+export type ResolvedOptions = Omit<RedisStoreOptions, Defaulted> & Times & { keyPrefix: string, indexes: ReadonlyArray<'ip' | 'client'>, durability: 'none' | 'replicas', requireAtStart: boolean }
 
 const ways = ['url', 'nodes', 'sentinels', 'client'] as const
 /** What is not repeated in a message: it is a secret, or one could stand there by mistake. */

@@ -1,6 +1,6 @@
 import {
   deadlineOf, SessionConflict, StoreCorrupt, TokenValidation, type EndAllQuery, type EndCause, type Ending, type FoundSessions, type InsertOptions, type InsertOutcome,
-  type InsertRefusal, type Page, type Presented, type RotateOutcome, type SessionLimit, type SessionPatch, type SessionQuery, type SessionRecord, type SessionUse,
+  type InsertRefusal, type Page, type Presented, type RotateOutcome, type SessionLimit, type SessionMeta, type SessionPatch, type SessionQuery, type SessionRecord, type SessionUse,
   type StoreHealth, type Subject, type TokenStore
 } from '../token-registry/index.ts'
 import { check, type CheckReport } from './check.ts'
@@ -8,6 +8,7 @@ import type { Coherence } from './coherence.ts'
 import type { Confirmed } from './confirmed.ts'
 import type { Client, Connection } from './connection.ts'
 import { grouped } from './grouped.ts'
+import { Indexes, type IndexName } from './indexes.ts'
 import { isId, type Keys } from './keys.ts'
 import { Marks } from './marks.ts'
 import { decode, insertArguments, subjectLines, text, untext, type Stored } from './record.ts'
@@ -29,6 +30,8 @@ const ABANDONED = 30_000
 const SLICE = 250
 /** ms for which word of where an adopted token's session will be is believed before it is there */
 const CLAIMED = 30_000
+/** Subjects whose records are under way at once: more would only wait, each for the others. */
+const GROUPS_AT_ONCE = 500
 /** Slices that are under way at once, so that none waits for the network. */
 const SLICES_AHEAD = 4
 
@@ -61,6 +64,7 @@ const confirmable = new Set([condemn, end, endSlice, insert, mark, rotate])
 export interface RedisStoreSettings {
   /** ms for which an ending is kept */
   keepEndings: number
+  indexes: readonly IndexName[]
   /** Whether Redis has to answer at start. */
   requireAtStart: boolean
 }
@@ -73,6 +77,7 @@ export class RedisStore implements TokenStore {
   readonly #connection: Connection
   readonly #keys: Keys
   readonly #coherence: Coherence
+  readonly #indexes: Indexes
   readonly #search: Search
   readonly #marks: Marks
   readonly #settings: RedisStoreSettings
@@ -87,7 +92,8 @@ export class RedisStore implements TokenStore {
     this.#coherence = coherence
     this.#settings = settings
     this.#confirmed = confirmed
-    this.#search = new Search(connection, keys, () => this.now(), { expired: (ids, tag) => this.#expireSoon(ids, tag), corrupt: () => { this.corrupt++ } })
+    this.#indexes = new Indexes(connection, keys, settings.indexes, settings.keepEndings)
+    this.#search = new Search(connection, keys, this.#indexes, () => this.now(), { expired: (ids, tag) => this.#expireSoon(ids, tag), corrupt: () => { this.corrupt++ } })
     this.#marks = new Marks(connection, keys, coherence, async (name, expiresAt) =>
       await this.#runOn<number>('mark', mark, keys.tagIn(name), [name], [expiresAt]) === 1)
     coherence.onChange(names => this.#heard(names))
@@ -119,11 +125,14 @@ export class RedisStore implements TokenStore {
   async insert (records: readonly SessionRecord[], { limits = [], op }: InsertOptions): Promise<InsertOutcome> {
     const outcome: InsertOutcome = { inserted: [], evicted: [], refused: [] }
     const groups = grouped(records, subjectLines)
-    const parts = await Promise.all(groups.map(async ([, own]) => await this.#insertOf(own, limits, op)))
-    for (const { inserted, evicted, refused } of parts) {
-      outcome.inserted.push(...inserted)
-      outcome.evicted.push(...evicted)
-      outcome.refused.push(...refused)
+    await this.#indexes.add(records)
+    for (const wave of sliced(groups, GROUPS_AT_ONCE)) {
+      const parts = await Promise.all(wave.map(async ([, own]) => await this.#insertOf(own, limits, op)))
+      for (const { inserted, evicted, refused } of parts) {
+        outcome.inserted.push(...inserted)
+        outcome.evicted.push(...evicted)
+        outcome.refused.push(...refused)
+      }
     }
     if (groups.length > 1) inOrderOf(records, outcome.inserted)
     return outcome
@@ -136,6 +145,7 @@ export class RedisStore implements TokenStore {
 
   async update (id: string, { scope, version, meta, idleTimeout }: SessionPatch, revision?: number): Promise<SessionRecord | null> {
     if (!isId(id)) return null
+    if (meta !== undefined) await this.#index(id, meta)
     const patch = [scope === undefined ? '' : JSON.stringify(scope), text(version), meta === undefined ? '' : JSON.stringify(meta), idleTimeout === undefined ? '' : idleTimeout ?? '-']
     const reply = await this.#runOnId<UpdateReply>('update', update, id, [revision ?? '', ...patch])
     switch (reply[0]) {
@@ -188,7 +198,7 @@ export class RedisStore implements TokenStore {
       const [, ids, values, expired, ...moved] = await this.#runOn<EndReply>('end', end, tag, this.#sessionKeys(own, tag), [...causeArguments(cause), ...own])
       this.#tell(ids)
       this.#expireSoon(expired, tag)
-      ended.push(...this.#decodeAll(ids, values))
+      ended.push(...this.#ended(ids, values))
       return moved
     })
     inOrderOf(unique.map(id => ({ id })), ended)
@@ -225,7 +235,7 @@ export class RedisStore implements TokenStore {
    */
   async check ({ repair = false }: { repair?: boolean } = {}): Promise<CheckReport> {
     if (repair) await this.sweep()
-    return await check(this.#connection, this.#keys, this.#settings.keepEndings, repair)
+    return await check(this.#connection, this.#keys, this.#indexes, this.#settings.keepEndings, repair)
   }
 
   async ending (id: string): Promise<Ending | null> {
@@ -298,7 +308,15 @@ export class RedisStore implements TokenStore {
     }
     const [, values, evicted, evictedValues] = reply
     this.#tell(evicted)
-    return { inserted: values.map((value, index) => decode(ids[index] as string, value).session), evicted: this.#decodeAll(evicted, evictedValues), refused: [] }
+    const inserted = values.map((value, index) => decode(ids[index] as string, value).session)
+    return { inserted, evicted: this.#ended(evicted, evictedValues), refused: [] }
+  }
+
+  /** Lists a session by what it is about to become. */
+  async #index (id: string, meta: SessionMeta): Promise<void> {
+    if (this.#indexes.keyOf(meta) === null) return
+    const session = await this.get(id)
+    if (session !== null) await this.#indexes.add([{ ...session, meta }])
   }
 
   /** In a Cluster, says in the slots of adopted tokens where their sessions will be. @returns an id that is taken */
@@ -328,7 +346,7 @@ export class RedisStore implements TokenStore {
 
   #reused (id: string, op: string, [, at, reason, by, ids, values]: Extract<RotateReply, ['reused', ...unknown[]]>): RotateOutcome {
     this.#tell(ids)
-    const ended = this.#decodeAll(ids, values)
+    const ended = this.#ended(ids, values)
     const { tenant, sub } = ended.find(session => session.id === id) ?? (() => { throw this.#damaged(id) })()
     return { status: 'reused', ended, ending: { id, tenant, sub, reason: JSON.parse(reason), by: untext(by), op, at: Number(at) } }
   }
@@ -357,7 +375,7 @@ export class RedisStore implements TokenStore {
       count += ids.length
       this.#tell(ids)
       this.#expireSoon(expired, tag)
-      if (ids.length > 0) told?.(this.#decodeAll(ids, values), Number(at))
+      if (ids.length > 0) told?.(this.#ended(ids, values), Number(at))
     }
     for (const firsts of sliced(Array.from({ length: Math.ceil(size / SLICE) }, (_, index) => index * SLICE), SLICES_AHEAD)) await Promise.all(firsts.map(endFrom))
     return count
@@ -415,6 +433,13 @@ export class RedisStore implements TokenStore {
   #tellEnded (session: SessionRecord, cause: EndCause & { at: number }): void {
     const { id, tenant, sub } = session
     for (const listener of this.#expireListeners) listener(session, { id, tenant, sub, ...cause })
+  }
+
+  /** Sessions that have ended, as far as they can be read. */
+  #ended (ids: readonly string[], values: readonly string[]): SessionRecord[] {
+    const sessions = this.#decodeAll(ids, values)
+    this.#indexes.removeSoon(sessions)
+    return sessions
   }
 
   /** Records that can be read. */

@@ -1,12 +1,20 @@
 import { deadlineOf, TokenValidation, type FoundSessions, type Page, type SessionQuery, type SessionRecord, type Subject } from '../token-registry/index.ts'
 import type { Client, Connection } from './connection.ts'
 import { grouped } from './grouped.ts'
+import type { Indexes } from './indexes.ts'
 import type { Keys } from './keys.ts'
 import { decode, type Stored } from './record.ts'
 import { heal } from './scripts/change.ts'
 
 /** Sessions that one command reads. */
 const SLICE = 500
+
+/** What lives of what was to be read, what has ended, and of what there is nothing. */
+interface Read {
+  live: Stored[]
+  ended: string[]
+  none: string[]
+}
 
 /** What a search comes across. */
 export interface Noticed {
@@ -22,11 +30,13 @@ export class Search {
   readonly #connection: Connection
   readonly #keys: Keys
   readonly #now: () => number
+  readonly #indexes: Indexes
   readonly #noticed: Noticed
 
-  constructor (connection: Connection, keys: Keys, now: () => number, noticed: Noticed) {
+  constructor (connection: Connection, keys: Keys, indexes: Indexes, now: () => number, noticed: Noticed) {
     this.#connection = connection
     this.#keys = keys
+    this.#indexes = indexes
     this.#now = now
     this.#noticed = noticed
   }
@@ -38,8 +48,7 @@ export class Search {
     const next = new First(limit + 1, order)
     const isNext = (place: Place): boolean => (after === null || order.compare(place, after) > 0) && next.hasRoomFor(place)
 
-    const stored = subject === null ? this.#everybody(id => isNext({ id, order: 0 })) : this.#ofSubject(subject)
-    for await (const { session, order } of stored) {
+    for await (const { session, order } of this.#candidates(query, id => isNext({ id, order: 0 }))) {
       const place = { id: session.id, order }
       if (matches(session, query) && isNext(place)) next.add(place, session)
     }
@@ -56,8 +65,20 @@ export class Search {
       return Number(await this.#connection.client.zcount(this.#keys.subject(subject).sessions, `(${this.#now()}`, '+inf'))
     }
     let count = 0
-    for await (const { session } of subject === null ? this.#everybody(() => true) : this.#ofSubject(subject)) if (matches(session, query)) count++
+    for await (const { session } of this.#candidates(query, () => true)) if (matches(session, query)) count++
     return count
+  }
+
+  /**
+   * What lives, and may be what is asked for.
+   *
+   * @param isWanted of an id, where nothing else is known of it
+   */
+  #candidates (query: SessionQuery, isWanted: (id: string) => boolean): AsyncGenerator<Stored> {
+    const subject = subjectOf(query)
+    if (subject !== null) return this.#ofSubject(subject)
+    const index = this.#indexes.keyOf(query)
+    return index === null ? this.#everybody(isWanted) : this.#ofIndex(index, isWanted)
   }
 
   /** What lives of a subject. An entry whose session is gone is taken off the index. */
@@ -67,10 +88,38 @@ export class Search {
     const tag = this.#keys.tagOfSubject(subject)
     const ids = await client.zrange(index, '0', '-1')
     for (let start = 0; start < ids.length; start += SLICE) {
-      const { live, gone } = await this.#read(client, tag, ids.slice(start, start + SLICE))
-      if (gone.length > 0) await heal.run(client, [index], [this.#keys.prefix, tag, 0, ...gone])
+      const { live, ended, none } = await this.#read(client, tag, ids.slice(start, start + SLICE))
+      if (ended.length + none.length > 0) await heal.run(client, [index], [this.#keys.prefix, tag, 0, ...ended, ...none])
       yield * live
     }
+  }
+
+  /** An entry whose session has ended is taken off; where there is none, it may be about to be stored. */
+  async * #ofIndex (index: string, isWanted: (id: string) => boolean): AsyncGenerator<Stored> {
+    const { client } = this.#connection
+    const seen = new Set<string>()
+    let cursor = '0'
+    do {
+      const [next, entries] = await client.zscan(index, cursor, 'COUNT', SLICE)
+      cursor = next
+      const ids = entries.filter((id, place) => place % 2 === 0 && !seen.has(id) && isWanted(id))
+      for (const id of ids) seen.add(id)
+      const parts = await Promise.all(grouped(ids, id => this.#keys.tagOfId(id)).map(async ([tag, own]) => await this.#readHere(client, tag, own)))
+      for (const { live, ended } of parts) {
+        if (ended.length > 0) await client.zrem(index, ...ended)
+        yield * live
+      }
+    } while (cursor !== '0')
+  }
+
+  /** Reads sessions where their ids lead; in a Cluster, those of adopted tokens are elsewhere. */
+  async #readHere (client: Client, tag: string, ids: readonly string[]): Promise<Read> {
+    const here = await this.#read(client, tag, ids)
+    if (tag === '' || here.none.length === 0) return here
+    const pointers = await client.mget(here.none.map(id => this.#keys.pointer(id)))
+    const moved = here.none.flatMap((id, place) => typeof pointers[place] === 'string' ? [{ id, home: pointers[place].slice(0, pointers[place].indexOf(' ')) }] : [])
+    const there = await Promise.all(grouped(moved, ({ home }) => home).map(async ([home, own]) => await this.#read(client, home, own.map(({ id }) => id))))
+    return { live: [...here.live, ...there.flatMap(({ live }) => live)], ended: [...here.ended, ...there.flatMap(({ ended }) => ended)], none: [] }
   }
 
   async * #everybody (isWanted: (id: string) => boolean): AsyncGenerator<Stored> {
@@ -88,14 +137,15 @@ export class Search {
     }
   }
 
-  async #read (client: Client, tag: string, ids: readonly string[]): Promise<{ live: Stored[], gone: string[] }> {
-    const [live, gone, expired]: [Stored[], string[], string[]] = [[], [], []]
+  async #read (client: Client, tag: string, ids: readonly string[]): Promise<Read> {
+    const [live, ended, none, expired]: [Stored[], string[], string[], string[]] = [[], [], [], []]
     const values = ids.length === 0 ? [] : await client.mget(ids.flatMap(id => [this.#keys.session(id, tag), this.#keys.use(id, tag)]))
     for (const [index, id] of ids.entries()) {
       const value = values[2 * index]
       try {
         const stored = typeof value === 'string' ? decode(id, value, values[2 * index + 1]) : null
-        if (stored === null || stored.ending !== null) gone.push(id)
+        if (stored === null) none.push(id)
+        else if (stored.ending !== null) ended.push(id)
         else if (deadlineOf(stored.session) <= this.#now()) expired.push(id)
         else live.push(stored)
       } catch {
@@ -103,7 +153,7 @@ export class Search {
       }
     }
     this.#noticed.expired(expired, tag)
-    return { live, gone }
+    return { live, ended, none }
   }
 }
 

@@ -19,5 +19,5 @@ t.test('the store contract, with Sentinels', async t => {
 
 t.test('the store contract, in a Cluster', async t => {
   const { nodes } = await redisCluster(t)
-  await contract(t, { nodes })
+  await contract(t, { nodes, indexes: ['ip', 'client'] })
 })

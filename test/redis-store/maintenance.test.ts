@@ -99,7 +99,7 @@ t.test('what a process had begun to end when it died, another one ends, and tell
   store.onExpire((_session, ending) => told.push(ending))
   await Promise.all([store.sweep(), store.sweep()])
   t.equal(told.length, doomed.length + 1, 'each once')
-  t.same(told.find(({ id }) => id === once?.id), { ...alice, ...cause, id: once?.id, at: told[0]?.at })
+  t.match(told.find(({ id }) => id === once?.id), { ...alice, ...cause })
   t.match(await store.get(String(later?.id)), { id: later?.id }, 'what was issued since lives')
   t.match(await store.get(String(kept?.id)), { id: kept?.id })
   for (const { id } of doomed.slice(0, 5)) t.equal(await store.get(id), null)
