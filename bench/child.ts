@@ -5,7 +5,7 @@ import { SERVER_CORE, onCore } from './cores.ts'
 
 const ticks = new URL('ticks.js', import.meta.url).href
 
-/** A file of this folder that runs as a process of its own on the server's core, and answers over IPC. */
+/** A file of this folder that runs as a process of its own, on the server's core, and answers over IPC. */
 export class Child {
   readonly #process: ChildProcess
   readonly #gone: AbortSignal
@@ -13,10 +13,11 @@ export class Child {
   /**
    * @param signal ends the process, and whatever waits for it
    * @param flags of node
+   * @param core where it runs, the server's by default
    */
-  constructor (file: string, args: readonly string[], signal: AbortSignal, flags: readonly string[] = []) {
+  constructor (file: string, args: readonly string[], signal: AbortSignal, flags: readonly string[] = [], core = SERVER_CORE) {
     const path = fileURLToPath(new URL(file, import.meta.url))
-    const [command, all] = onCore(SERVER_CORE, [process.execPath, ...flags, '--import', ticks, '--import', 'tsx', path, ...args])
+    const [command, all] = onCore(core, [process.execPath, ...flags, '--import', ticks, '--import', 'tsx', path, ...args])
     this.#process = spawn(command, all, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
 
     const gone = new AbortController()

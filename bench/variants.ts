@@ -4,7 +4,11 @@ import jwt from '@fastify/jwt'
 import session from '@fastify/session'
 import type { FastifyInstance } from 'fastify'
 import tokenRegistry, { type TokenRegistryOptions } from 'fastify-token-registry'
+import redisStore from 'fastify-token-registry/redis-store'
 import sessionJwt from 'fastify-token-registry/session-jwt'
+import { Redis } from 'ioredis'
+import { RedisSessions } from './redis-sessions.ts'
+import { redisUrl } from './redis.ts'
 
 declare module 'fastify' {
   interface Session {
@@ -22,6 +26,8 @@ export interface Variant {
   title: string
   /** Whether it refuses who presents nothing. */
   guarded: boolean
+  /** Whether it needs Redis. */
+  redis?: true
   /** Makes the server answer GET /me with the subject. Returns the credentials of a session for each subject. */
   open: (app: FastifyInstance, subjects: readonly string[]) => Promise<Credentials[]>
 }
@@ -56,25 +62,34 @@ const SignedOut = createError('BENCH_SIGNED_OUT', 'Sign in first', 401)
 const fastifySession: Variant = {
   title: '@fastify/session, memory',
   guarded: true,
-  async open (app, subjects) {
-    await app.register(cookie)
-    await app.register(session, { secret, rolling: false, saveUninitialized: false, cookie: { secure: false } })
-    app.post<{ Params: { sub: string } }>('/login/:sub', async request => {
-      request.session.sub = request.params.sub
-    })
-    app.get('/me', { schema }, async request => {
-      const { sub } = request.session
-      if (sub === undefined) throw new SignedOut()
-      return { sub }
-    })
+  open: async (app, subjects) => await openSessions(app, subjects)
+}
 
-    const credentials: Credentials[] = []
-    for (const sub of subjects) {
-      const { cookies } = await app.inject({ method: 'POST', url: `/login/${sub}` })
-      credentials.push({ cookie: encodeURIComponent(cookies[0]?.value ?? '') })
-    }
-    return credentials
+const fastifySessionRedis: Variant = {
+  title: '@fastify/session, Redis',
+  guarded: true,
+  redis: true,
+  open: async (app, subjects) => await openSessions(app, subjects, new RedisSessions(new Redis(redisUrl())))
+}
+
+async function openSessions (app: FastifyInstance, subjects: readonly string[], store?: RedisSessions): Promise<Credentials[]> {
+  await app.register(cookie)
+  await app.register(session, { secret, rolling: false, saveUninitialized: false, cookie: { secure: false }, ...store !== undefined && { store } })
+  app.post<{ Params: { sub: string } }>('/login/:sub', async request => {
+    request.session.sub = request.params.sub
+  })
+  app.get('/me', { schema }, async request => {
+    const { sub } = request.session
+    if (sub === undefined) throw new SignedOut()
+    return { sub }
+  })
+
+  const credentials: Credentials[] = []
+  for (const sub of subjects) {
+    const { cookies } = await app.inject({ method: 'POST', url: `/login/${sub}` })
+    credentials.push({ cookie: encodeURIComponent(cookies[0]?.value ?? '') })
   }
+  return credentials
 }
 
 function sessionToken (title: string, options: Omit<TokenRegistryOptions, 'secret'>): Variant {
@@ -85,7 +100,25 @@ function sessionToken (title: string, options: Omit<TokenRegistryOptions, 'secre
       await app.register(tokenRegistry, { secret, ...options })
       app.get('/me', { schema, config: { session: true } }, async request => ({ sub: request.requireAuth().session.sub }))
       await app.ready()
-      return await Promise.all(subjects.map(async sub => await app.tokenRegistry.issue({ sub })))
+      return await inParts(subjects, async sub => await app.tokenRegistry.issue({ sub }))
+    }
+  }
+}
+
+/** Some at a time: Redis has a deadline for each. */
+async function inParts (subjects: readonly string[], open: (sub: string) => Promise<Credentials>): Promise<Credentials[]> {
+  const credentials: Credentials[] = []
+  for (let i = 0; i < subjects.length; i += 100) credentials.push(...await Promise.all(subjects.slice(i, i + 100).map(open)))
+  return credentials
+}
+
+function onRedis (variant: Variant): Variant {
+  return {
+    ...variant,
+    redis: true,
+    async open (app, subjects) {
+      await app.register(redisStore, { url: redisUrl(), keyPrefix: `${process.pid}:`, commandTimeout: '10s' })
+      return await variant.open(app, subjects)
     }
   }
 }
@@ -100,7 +133,7 @@ function accessToken (title: string, options: Omit<TokenRegistryOptions, 'secret
       await app.register(sessionJwt, { issuer: 'https://issuer.example', audience: 'https://api.example', ttl: '1h' })
       app.get('/me', { schema, config: { session: true } }, async request => ({ sub: request.requireAuth().session.sub }))
       await app.ready()
-      return await Promise.all(subjects.map(async sub => app.sessionJwt.sign((await app.tokenRegistry.issue({ sub })).session)))
+      return await inParts(subjects, async sub => app.sessionJwt.sign((await app.tokenRegistry.issue({ sub })).session))
     }
   }
 }
@@ -114,5 +147,8 @@ export const variants: Readonly<Record<string, Variant>> = {
   'token-hit': sessionToken('session token, cache hit', {}),
   'token-miss': sessionToken('session token, cache miss', { cache: false }),
   'access-hit': accessToken('JWT of a session, cache hit', {}),
-  'access-miss': accessToken('JWT of a session, cache miss', { cache: false })
+  'access-miss': accessToken('JWT of a session, cache miss', { cache: false }),
+  'session-redis': fastifySessionRedis,
+  'redis-hit': onRedis(sessionToken('session token on Redis, cache hit', {})),
+  'redis-miss': onRedis(sessionToken('session token on Redis, cache miss', { cache: false }))
 }

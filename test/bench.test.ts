@@ -33,6 +33,25 @@ t.test('the table tells what a cache hit is to reach, against bare Fastify and a
   t.equal(alone?.jwtRatio, null, 'without @fastify/jwt there is nothing to compare with')
 })
 
+t.test('the table tells what Redis may cost, against the memory store and against @fastify/session', async t => {
+  const variants = [
+    { name: 'bare', slices: slices(40_000, 50_000, 30_000) },
+    { name: 'token-hit', slices: slices(38_000, 48_000, 29_000) },
+    { name: 'session-redis', slices: slices(10_000, 12_000, 8_000) },
+    { name: 'redis-hit', slices: slices(37_000, 45_000, 28_000) },
+    { name: 'redis-miss', slices: slices(20_000, 26_000, 14_000) }
+  ]
+  const [, , , hit, miss] = summarize(variants)
+  t.match(hit, { redisRatio: 3.7, target: { rateRatio: 0.96 - 0.02, redisRatio: 3 } })
+  t.match(miss, { rateRatio: { median: 0.5 }, target: { rateRatio: 0.5 } })
+  const [head = '', ...rows] = httpTable({ variants, passes: { taken: 3, counted: 3 } }).split('\n')
+  t.match(head, /of @fastify\/session, Redis +target /)
+  t.match(rows[3], /^session token on Redis, cache hit +37000 +0\.925 +0\.940 .* 3\.700 +3\.000 /)
+
+  const [, alone] = summarize(variants.filter(({ name }) => name === 'bare' || name === 'redis-hit'))
+  t.same([alone?.redisRatio, alone?.target], [null, { redisRatio: 3 }], 'what was not measured is no target')
+})
+
 t.test('where wrk is missing, autocannon sends the prepared requests', async t => {
   const app = Fastify()
   t.teardown(() => app.close())
