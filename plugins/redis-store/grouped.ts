@@ -9,3 +9,7 @@ export function grouped<Item> (items: readonly Item[], keyOf: (item: Item) => st
   }
   return [...groups]
 }
+
+export function sliced<Item> (items: readonly Item[], size: number): Item[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, index) => items.slice(index * size, (index + 1) * size))
+}

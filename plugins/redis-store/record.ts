@@ -1,4 +1,4 @@
-import { StoreCorrupt, type Ending, type SessionRecord } from '../token-registry/index.ts'
+import { StoreCorrupt, type EndCause, type Ending, type SessionRecord } from '../token-registry/index.ts'
 
 /*
  * A session as Redis keeps it: lines of text, so that scripts change what they must and copy the rest byte for byte (cjson would make an empty
@@ -31,6 +31,11 @@ export function insertArguments (record: SessionRecord): Array<string | number> 
   const { id, use, generation, revision, kid, rotatedAt, lastUsedAt, idleTimeout, issuedAt, expiresAt } = record
   const order = 0
   return [id, uses[use], generation, revision, kid ?? '-', rotatedAt ?? '-', lastUsedAt, idleTimeout ?? '-', issuedAt, order, expiresAt, textsOf(record)]
+}
+
+/** What scripts take of a cause: reason, by, op. */
+export function causeArguments ({ reason, by, op }: EndCause): string[] {
+  return [text(reason), text(by), text(op)]
 }
 
 function textsOf ({ op, client, binding, origin, scope, version, meta, ...subject }: SessionRecord): string {

@@ -1,0 +1,102 @@
+import type { EndAllQuery, EndCause, Subject } from '../token-registry/index.ts'
+import type { Connection } from './connection.ts'
+import { sliced } from './grouped.ts'
+import type { Keys } from './keys.ts'
+import { causeArguments } from './record.ts'
+import { SLICE, type Runner } from './runner.ts'
+import { condemn, endSlice, takePending } from './scripts/end.ts'
+
+/** ms for which what was set aside waits for somebody to end it */
+const ASIDE = 7 * 86_400_000
+/** ms for which the answer is kept for a repetition */
+const REPEATABLE = 3_600_000
+/** ms after which what is not done counts as abandoned */
+export const ABANDONED = 30_000
+/** Slices that are under way at once, so that none waits for the network. */
+const SLICES_AHEAD = 4
+
+/** When, the ids that it ended, their records, those that had expired. */
+type EndSliceReply = [string, string[], string[], string[]]
+
+/** What is not done. */
+interface Pending extends Subject {
+  except: string[]
+  cause: EndCause
+  /** When it began. */
+  at: number
+}
+
+/** Is told what a slice ended, and found. `values`: records, where they are wanted. */
+type Slice = (slice: { tag: string, at: number, ids: string[], values: string[], expired: string[], cause: EndCause }) => void
+
+/**
+ * Ends everything of a subject: its indexes are moved aside in one step, and what they list is ended in slices. Who begins is on a list until all is done,
+ * so that another process can go on where one has died.
+ */
+export class EndAll {
+  readonly #connection: Connection
+  readonly #keys: Keys
+  readonly #runner: Runner
+  readonly #now: () => number
+
+  constructor (connection: Connection, keys: Keys, runner: Runner, now: () => number) {
+    this.#connection = connection
+    this.#keys = keys
+    this.#runner = runner
+    this.#now = now
+  }
+
+  /**
+   * @param wanted whether the records are
+   * @returns how many sessions were ended; by a repetition the same again
+   */
+  async run ({ tenant, sub, except = [] }: EndAllQuery, cause: EndCause, wanted: boolean, told: Slice): Promise<number> {
+    const pending: Pending = { tenant, sub, except: [...except], cause, at: this.#now() }
+    const member = JSON.stringify(pending)
+    await this.#connection.ask('endAll', async client => {
+      await Promise.all([client.zadd(this.#keys.pending, pending.at, member), client.pexpire(this.#keys.pending, ASIDE)])
+    })
+    return await this.#finish(pending, member, { wanted, again: true }, told)
+  }
+
+  /** Goes on with what others began some time ago. */
+  async sweep (told: Slice): Promise<void> {
+    for (;;) {
+      const member = await this.#runner.run<string | null>('sweep', takePending, '', [this.#keys.pending], [ABANDONED])
+      if (member === null) return
+      const pending: Pending = JSON.parse(member)
+      // What was set aside has been forgotten by then, and what lives was issued since.
+      if (pending.at < this.#now() - ASIDE + REPEATABLE) await this.#connection.ask('sweep', client => client.zrem(this.#keys.pending, member))
+      else await this.#finish(pending, member, { wanted: true, again: false }, told)
+    }
+  }
+
+  /** @param how `again`: whether what it ended before is told again */
+  async #finish (pending: Pending, member: string, how: { wanted: boolean, again: boolean }, told: Slice): Promise<number> {
+    const { except, cause } = pending
+    const tag = this.#keys.tagOfSubject(pending)
+    const { sessions, once, sessionsAside, onceAside, done } = this.#keys.subject(pending, cause.op)
+    const [sessionCount, onceCount] = await this.#runner.run<[number, number]>('endAll', condemn, tag, [sessions, once, sessionsAside, onceAside, done], [ASIDE, ...except])
+
+    const endAside = async (key: string, size: number): Promise<number> => {
+      let count = 0
+      const endFrom = async (first: number): Promise<void> => {
+        const args = [...causeArguments(cause), first, first + SLICE - 1, how.wanted ? 1 : 0, how.again ? 1 : 0]
+        const [at, ids, values, expired] = await this.#runner.run<EndSliceReply>('endAll', endSlice, tag, [key], args)
+        count += ids.length
+        told({ tag, at: Number(at), ids, values, expired, cause })
+      }
+      const firsts = Array.from({ length: Math.ceil(size / SLICE) }, (_, index) => index * SLICE)
+      for (const together of sliced(firsts, SLICES_AHEAD)) await Promise.all(together.map(endFrom))
+      return count
+    }
+    const ended = await endAside(sessionsAside, sessionCount)
+    await endAside(onceAside, onceCount)
+
+    await this.#connection.ask('endAll', async client => {
+      const forgotten = [sessionsAside, onceAside, done].map(async key => await client.pexpire(key, REPEATABLE))
+      await Promise.all([...forgotten, client.zrem(this.#keys.pending, member)])
+    })
+    return ended
+  }
+}
