@@ -25,6 +25,8 @@ import { Search } from './search.ts'
 
 /** ms for which the answer of an operation is kept for its repetition */
 const REPEATABLE = 3_600_000
+/** ms without a proof that changes are heard of after which that is an outage, and no hitch */
+const DEAF = 3000
 /** Subjects whose records are under way at once: more would only wait, each for the others. */
 const GROUPS_AT_ONCE = 500
 
@@ -64,6 +66,7 @@ export class RedisStore implements TokenStore {
   readonly #marks: Marks
   readonly #settings: RedisStoreSettings
   readonly #confirmed: Confirmed | null
+  #openedAt = Infinity
   #sweeping: NodeJS.Timeout | undefined
   readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
   readonly #expireListeners = new Set<(session: SessionRecord, ending: Ending) => void>()
@@ -97,6 +100,7 @@ export class RedisStore implements TokenStore {
       }
     }
     this.#coherence.begin()
+    this.#openedAt = performance.now()
     this.#sweeping = setInterval(() => { this.sweep().catch(() => {}) }, ABANDONED).unref()
   }
 
@@ -250,7 +254,10 @@ export class RedisStore implements TokenStore {
   async health (): Promise<StoreHealth> {
     const began = performance.now()
     await this.#connection.ask('health', client => client.ping())
-    return { status: 'ok', latency: performance.now() - began }
+    const latency = performance.now() - began
+    return this.staleness <= DEAF || began - this.#openedAt < DEAF
+      ? { status: 'ok', latency }
+      : { status: 'degraded', latency, detail: 'what other processes change is not heard of: nothing is served from the cache' }
   }
 
   async close (): Promise<void> {
