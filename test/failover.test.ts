@@ -313,15 +313,21 @@ t.test('it never switches for what the caller did wrong, for a damaged record, o
 
 t.test('calls that end late say nothing of how the primary is now', async t => {
   const { store, stores, goAway, comeBack, switches } = rig(t)
-  let late: (error: Error) => void = () => {}
-  stores.primary.get = async () => await new Promise((_resolve, reject) => { late = reject })
-  const get = store.get('id')
+  const late: Array<(error: Error) => void> = []
+  stores.primary.get = async () => await new Promise((_resolve, reject) => { late.push(reject) })
+  const { health } = stores.primary
+  // One of them ends at each check.
+  stores.primary.health = async () => {
+    late.pop()?.(new Error('late'))
+    return await health.call(stores.primary)
+  }
+  const gets = Array.from({ length: 100 }, async () => { await t.rejects(store.get('id'), { message: 'late' }) })
   await goAway()
-  const failed = t.rejects(get, { message: 'late' })
-  late(new Error('late'))
-  await failed
   await comeBack()
+  t.ok(late.length > 0)
   t.equal(switches.length, 2)
+  for (const end of late) end(new Error('late'))
+  await Promise.all(gets)
 })
 
 t.test('a primary that hangs is left', async t => {
@@ -389,6 +395,26 @@ t.test('while the primary is away, what it may know is answered 503: never null,
   t.same(idsOf(await store.end([id, mine.id], because())), idsOf([session, mine]), 'repeated, it is done')
   t.equal(await store.mark('denylist', 'jti', store.now() + 60_000), true)
   t.equal(await store.marked('denylist', 'jti'), true)
+})
+
+t.test('a primary that answers again is not asked before it counts as back, and proves nothing', async t => {
+  const { store, primary, insert, goAway } = rig(t, { recoverAfter: 1000 })
+  const { id } = await insert()
+  await goAway()
+  primary.mode = 'up'
+  primary.calls.length = 0
+  await t.rejects(store.get(id), unavailable)
+  await t.rejects(store.end([id], because()), unavailable)
+  await t.rejects(store.endAll(alice, because()), unavailable)
+  await t.rejects(store.find(alice, { limit: 10 }), unavailable)
+  await t.rejects(store.count(alice), unavailable)
+  await t.rejects(store.mark('lease', 'sweep', store.now() + 60_000), unavailable)
+  await t.rejects(async () => await store.marked('denylist', 'jti'), unavailable)
+  await store.touch([{ id, at: store.now() }])
+  await insert()
+  t.match(await store.health(), { status: 'degraded' })
+  await until('it is not believed that changes are heard of', [], () => store.staleness > 300)
+  t.same(primary.calls.filter(name => name !== 'health'), [])
 })
 
 t.test('to end sessions of both ends those that can be ended, and says that it is not all', async t => {
@@ -636,7 +662,7 @@ t.test('nothing is taken from the cache while the primary is away, and all of it
 t.test('a secondary that misses what others change matters only where something is known to live on it', async t => {
   const { stores, clock } = rig(t)
   const secondary = without(stores.secondary, 'staleness', 'onInvalidate')
-  const { store, primary } = rig(t, { secondary, primary: stores.primary })
+  const { store } = rig(t, { secondary, primary: stores.primary })
   const { id } = await inserted(store, sessionRecord({ issuedAt: clock.now() }))
   await store.get(id)
   await store.touch([{ id, at: clock.now() }])
@@ -644,7 +670,12 @@ t.test('a secondary that misses what others change matters only where something 
   const { id: other } = await inserted(stores.secondary, sessionRecord({ issuedAt: clock.now() }))
   t.ok(await store.get(other), 'another process issued it there')
   t.equal(store.staleness, Infinity)
-  t.same(primary.calls.filter(name => name !== 'health'), [])
+
+  const again = rig(t, { secondary: without(memoryStore(), 'staleness', 'onInvalidate') })
+  await again.goAway()
+  await again.insert()
+  await again.comeBack()
+  t.equal(again.store.staleness, Infinity, 'this process did')
 })
 
 t.test('the secondary is not needed while the primary is there and knows the session', async t => {
@@ -659,6 +690,20 @@ t.test('the secondary is not needed while the primary is there and knows the ses
   t.equal((await soon(store.end([id], because()))).length, 1)
   t.same(primary.calls.filter(name => name !== 'health'), ['insert', 'get', 'rotate', 'touch', 'mark', 'marked', 'end'])
   t.same(secondary.calls, ['touch'])
+})
+
+t.test('that a use could not be noted on the secondary matters only where something lives there', async t => {
+  const { store, secondary, insert, goAway, comeBack } = rig(t)
+  const { id } = await insert()
+  secondary.mode = 'raw'
+  await store.touch([{ id, at: 5 }])
+  await setImmediate() // else an unhandled rejection would not be seen
+  secondary.mode = 'up'
+  await goAway()
+  await insert()
+  await comeBack()
+  secondary.mode = 'raw'
+  await t.rejects(store.touch([{ id, at: 5 }]), { message: 'ECONNREFUSED' })
 })
 
 t.test('expiries are told of both', async t => {

@@ -7,6 +7,11 @@ type Switching = Switch & {
   done: () => void
 }
 
+interface Calls {
+  answered: boolean
+  failure: string | null
+}
+
 /**
  * Tells whether the primary is away: after so many checks in a row that failed, until so many in a row succeed.
  *
@@ -19,10 +24,8 @@ export class Watch {
   #away = false
   /** Checks in a row that speak for a switch. */
   #contrary = 0
-  /** Of the calls since the last check. */
-  #answered = false
-  #failure: unknown
-  #failed = false
+  /** How calls came out since the check before. Those that were begun before the last switch say nothing of how it is now. */
+  #calls: Calls = newCalls()
   #timer: NodeJS.Timeout | undefined
   #closed = false
   readonly #primary: TokenStore
@@ -42,17 +45,14 @@ export class Watch {
 
   /** Makes a call of the primary, and notes whether it is answered. */
   async ask<T> (call: (primary: TokenStore) => Promise<T>): Promise<T> {
+    const calls = this.#calls
     try {
       const answer = await call(this.#primary)
-      this.#answered = true
+      calls.answered = true
       return answer
     } catch (error) {
-      if (isAnswer(error)) {
-        this.#answered = true
-      } else {
-        this.#failed = true
-        this.#failure = error
-      }
+      if (isAnswer(error)) calls.answered = true
+      else calls.failure = messageOf(error)
       throw error
     }
   }
@@ -71,8 +71,8 @@ export class Watch {
   }
 
   async #check (): Promise<void> {
-    const fault = await this.#faultOfHealth() ?? this.#faultOfCalls()
-    this.#answered = this.#failed = false
+    const fault = await this.#faultOfHealth() ?? (this.#calls.answered ? null : this.#calls.failure)
+    Object.assign(this.#calls, newCalls())
     if (this.#closed) return
     if (fault === null && !this.#away) this.healthyAt = performance.now()
 
@@ -81,6 +81,7 @@ export class Watch {
     const { failAfter, recoverAfter } = this.#options
     if (this.#contrary < (this.#away ? recoverAfter : failAfter)) return
     this.#contrary = 0
+    this.#calls = newCalls()
     this.#switching({
       to: this.#away ? 'primary' : 'secondary',
       reason: fault ?? `${recoverAfter} checks in a row succeeded`,
@@ -95,11 +96,6 @@ export class Watch {
     } catch (error) {
       return messageOf(error)
     }
-  }
-
-  /** While it is away only calls of before come to an end: they say nothing of how it is now. */
-  #faultOfCalls (): string | null {
-    return this.#away || this.#answered || !this.#failed ? null : messageOf(this.#failure)
   }
 }
 
@@ -119,4 +115,8 @@ function isAnswer (error: unknown): boolean {
 
 function messageOf (error: unknown): string {
   return error instanceof Error ? error.message : String(error)
+}
+
+function newCalls (): Calls {
+  return { answered: false, failure: null }
 }
