@@ -3,7 +3,7 @@ import fp from 'fastify-plugin'
 import { Coherence } from './coherence.ts'
 import { Confirmed } from './confirmed.ts'
 import { Connection } from './connection.ts'
-import { discreet, StoreOptions, StoreTooLate } from './errors.ts'
+import { discreet, StoreAbsent, StoreOptions, StoreTooLate } from './errors.ts'
 import { Keys } from './keys.ts'
 import { resolveOptions, type RedisStoreOptions } from './options.ts'
 import { RedisStore } from './redis-store.ts'
@@ -23,10 +23,16 @@ export async function createRedisStore (given: RedisStoreOptions, log: (error: u
   const discreetLog: typeof log = (error, message) => log(discreet(error), message)
   const connection = new Connection(options, discreetLog)
   const keys = new Keys(options.keyPrefix, connection.cluster)
-  const confirmed = options.durability === 'replicas' ? new Confirmed(options, keys, log) : null
-  const store = new RedisStore(connection, keys, new Coherence(connection, keys), options, confirmed)
-  await store.open()
-  return store
+  const confirmed = options.durability === 'replicas' ? new Confirmed(options, keys, discreetLog) : null
+  const store = new RedisStore(connection, keys, new Coherence(connection, keys), options, confirmed, discreetLog)
+  try {
+    await store.open()
+    return store
+  } catch (error) {
+    if (error instanceof StoreAbsent) throw error
+    const { cause } = Object(error)
+    throw new StoreAbsent(connection.where, String(cause?.message ?? error), { cause: error })
+  }
 }
 
 const redisStore: FastifyPluginAsync<RedisStoreOptions> = async (app, options) => {
