@@ -64,7 +64,6 @@ export class Coherence {
   }
 
   #pulse (): void {
-    this.#connection.proved(this.#provedAt)
     this.#arrange()
     for (const watch of this.#watches.values()) watch.pulse()
   }
@@ -86,7 +85,8 @@ export class Coherence {
       beat: async (start, end) => await this.#beat(address, start, end),
       prefixes: { beats: this.#keys.kind('h'), others: [this.#keys.kind('s'), this.#keys.kind('d')] },
       heard: names => this.#heard(names),
-      failed: error => this.#connection.failed(error, `changes in Redis at ${address} are not heard of: nothing is served from the cache`)
+      proved: () => this.#connection.proved(this.#provedAt),
+      failed: error => this.#connection.failed(error, `Redis at ${address} does not return heartbeats: nothing is served from the cache until it does`)
     })
   }
 

@@ -133,7 +133,8 @@ export class Connection {
     if (this.#closed) return
     const known = this.#faultAt !== Infinity
     this.#faultAt = performance.now()
-    if (!known) this.#log(error, message)
+    // Of an error of ours, which says what was not done, the cause says why.
+    if (!known) this.#log(error instanceof Error && 'critical' in error && error.cause !== undefined ? error.cause : error, message)
   }
 
   /** Tells that all was in order at a time. */

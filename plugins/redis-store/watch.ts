@@ -16,6 +16,8 @@ export interface WatchOptions {
   prefixes: { beats: string, others: readonly string[] }
   /** Is told watched keys that changed; `'all'` where some may have been missed. */
   heard: (keys: readonly string[] | 'all') => void
+  /** Is told that a heartbeat came back. */
+  proved: () => void
   /** Is told what keeps it from watching. */
   failed: (error: unknown) => void
 }
@@ -125,5 +127,6 @@ export class Watch {
     this.#gap = false
     this.#unheard = 0
     this.#provedAt = sentAt
+    this.#options.proved()
   }
 }

@@ -18,7 +18,7 @@ export interface Instance {
 /** Makes servers that share a secret and a prefix of keys. */
 export function instances (t: Test, where: RedisStoreOptions): (options?: Options) => Promise<Instance> {
   const [secret, keyPrefix] = [newSecret(), `${randomBytes(6).toString('base64url')}:`]
-  return async ({ decorate = store => store, where: other, ...options } = {}) => {
+  return async ({ decorate = (store: RedisStore): TokenStore => store, where: other, ...options } = {}) => {
     const log: string[] = []
     const store = await createRedisStore({ keyPrefix, ...where, ...other }, (error, message) => { log.push(`${message}: ${String(error)}`) })
     t.teardown(() => store.close())

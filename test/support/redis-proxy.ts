@@ -15,6 +15,8 @@ export interface RedisProxy {
   halt (chosen?: (connection: Carried) => boolean): void
   /** Takes new connections, and carries nothing on them either. */
   haltNew (halted: boolean): void
+  /** Ends all connections, and takes no more. */
+  end (): void
 }
 
 /** A way to Redis that can break as networks do: in silence. */
@@ -38,11 +40,12 @@ export async function redisProxy (t: Test, target: number): Promise<RedisProxy> 
   const all = new Set<Socket>()
   server.on('connection', socket => { all.add(socket.once('close', () => { all.delete(socket) })) })
   await once(server.listen(0, '127.0.0.1'), 'listening')
-  t.teardown(() => {
+  const end = (): void => {
     server.close()
     for (const socket of all) socket.destroy()
     for (const { upstream } of connections) upstream.destroy()
-  })
+  }
+  t.teardown(end)
 
   const address = server.address()
   const port = typeof address === 'object' && address !== null ? address.port : 0
@@ -56,6 +59,7 @@ export async function redisProxy (t: Test, target: number): Promise<RedisProxy> 
         connection.upstream.unpipe().pause()
       }
     },
-    haltNew: halted => { silent = halted }
+    haltNew: halted => { silent = halted },
+    end
   }
 }
