@@ -19,6 +19,9 @@ export class Coherence {
   readonly #listeners = new Set<(names: readonly string[] | 'all') => void>()
   /** By the address of their primary. */
   readonly #watches = new Map<string, Watch>()
+  /** The newest time that heartbeats told, ms, by the hash tag of where it is kept. */
+  readonly #newest = new Map<string, number>()
+  readonly #lossListeners = new Set<(address: string, ms: number) => void>()
   #timer: NodeJS.Timeout | undefined
 
   constructor (connection: Connection, keys: Keys) {
@@ -43,6 +46,11 @@ export class Coherence {
   /** Tells the keys of sessions and marks that changed; `'all'` where some may have been missed. */
   onChange (listener: (names: readonly string[] | 'all') => void): void {
     this.#listeners.add(listener)
+  }
+
+  /** Tells that a server has lost what was written in the last so many ms before: it was restarted from a snapshot, or promoted before it had everything. */
+  onLoss (listener: (address: string, ms: number) => void): void {
+    this.#lossListeners.add(listener)
   }
 
   begin (): void {
@@ -94,10 +102,18 @@ export class Coherence {
     const { client } = this.#connection
     const tag = isCluster(client) ? this.#tags.leadingTo(address, client) : ''
     const sentAt = performance.now()
-    const reply = await this.#connection.ask('a heartbeat', client => beat.run(client, [start + tag + end], [this.#keys.prefix, tag, 0]))
-    const [micros, epoch] = reply as [string, string] // as the script says
+    const reply = await this.#connection.ask('a heartbeat', client => beat.run(client, [start + tag + end, this.#keys.kind('n') + tag], [this.#keys.prefix, tag, 0]))
+    const [micros, epoch, last, newest] = reply as [string, string, string, string] // as the script says
     this.#clock.learn(sentAt, performance.now(), Number(micros) / 1000)
+    this.#remember(address, tag, Number(last) / 1000, Number(newest) / 1000)
     if (isCluster(client)) this.#topology.learn(client, address, epoch, sentAt)
+  }
+
+  /** @param last ms, the newest time that the server knew before; 0 where it knew none */
+  #remember (address: string, tag: string, last: number, newest: number): void {
+    const known = this.#newest.get(tag) ?? 0
+    this.#newest.set(tag, Math.max(known, newest))
+    if (last < known) for (const listener of this.#lossListeners) listener(address, known - last)
   }
 
   #heard (names: readonly string[] | 'all'): void {

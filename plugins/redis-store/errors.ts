@@ -8,6 +8,8 @@ export const StoreAbsent = define<[string, string]>('FST_STORE_ABSENT', 'redis-s
 export const StoreTooLate = define('FST_STORE_TOO_LATE', 'redis-store: register it before token-registry, which looks for its store when it is registered', 500)
 /** A change was made, but replicas did not confirm it: it lasts unless the primary is lost. */
 export const StoreUnconfirmed = define<[string]>('FST_STORE_UNCONFIRMED', 'The change was made, but may not outlive a failover (%s): repeat it', 503, true)
+/** Redis has forgotten what was written: it was restarted from a snapshot, or a replica was promoted before it had everything. */
+export const StoreLost = define('FST_STORE_LOST', 'Redis has lost what was written a short while ago', 503, true)
 
 /** The error without what ioredis puts on it: the command with its arguments, which are passwords and records. */
 export function discreet<T> (error: T): T {

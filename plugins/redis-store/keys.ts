@@ -17,7 +17,7 @@ const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
  *   i:<name>:<digest> sessions of all subjects, by address or client (ZSET)
  *   p:<subject><op>   what an operation ended beside what it named (LIST)
  *   c:<subject><op>   that `endAll` set a subject's indexes aside, as cx:… and co:…;  q  those that are not done (ZSET, by when they began)
- *   d:<digest>        a mark;  b:  since when there are any;  h:<process>:<number>  a heartbeat
+ *   d:<digest>        a mark;  b:  since when there are any;  h:<process>:<number>  a heartbeat;  n:  the newest time that one told
  *
  * In a Cluster each name has a hash tag, `s:{tag}…`: all keys of a subject share a slot. The id of an adopted token comes from the token, and leads
  * to another slot: there a:<id> says where its session is.

@@ -73,6 +73,14 @@ export class Marks {
     for (const name of names === 'all' ? [...this.#known.keys(), ...this.#readings.keys()] : names) this.#forget(name)
   }
 
+  /** Marks may have been lost: what is older than now cannot be known to be unmarked. */
+  async lost (isLost: (key: string) => boolean): Promise<void> {
+    this.changed('all')
+    await Promise.all(this.#keys.births.filter(isLost).map(async birth =>
+      await this.#connection.ask('marked', client => client.set(birth, this.#coherence.now(), 'PX', BIRTH_LIVES))))
+    this.changed('all')
+  }
+
   #read (name: string): Promise<Known> {
     const reading: Reading = { alive: this.#coherence.staleness <= MAX_STALENESS, answer: this.#ask(name) }
     // What nobody would be told of is not shared either.

@@ -7,13 +7,15 @@ import { check, type CheckReport } from './check.ts'
 import { Claims } from './claims.ts'
 import type { Coherence } from './coherence.ts'
 import type { Confirmed } from './confirmed.ts'
-import type { Connection } from './connection.ts'
+import { isCluster, type Connection } from './connection.ts'
 import { ABANDONED, EndAll } from './end-all.ts'
+import { StoreLost } from './errors.ts'
 import { grouped, sliced } from './grouped.ts'
 import { Indexes, type IndexName } from './indexes.ts'
 import { isId, type Keys } from './keys.ts'
 import { Marks } from './marks.ts'
 import { causeArguments, decode, insertArguments, subjectLines, text, untext, type Stored } from './record.ts'
+import { Recent } from './recent.ts'
 import { Runner } from './runner.ts'
 import { touch, update } from './scripts/change.ts'
 import { end, expire } from './scripts/end.ts'
@@ -22,6 +24,7 @@ import { mark } from './scripts/mark.ts'
 import { rotate } from './scripts/rotate.ts'
 import type { Script } from './scripts/script.ts'
 import { Search } from './search.ts'
+import { keeperOf } from './slots.ts'
 
 /** ms for which the answer of an operation is kept for its repetition */
 const REPEATABLE = 3_600_000
@@ -66,12 +69,15 @@ export class RedisStore implements TokenStore {
   readonly #marks: Marks
   readonly #settings: RedisStoreSettings
   readonly #confirmed: Confirmed | null
+  readonly #log: (error: unknown, message: string) => void
+  readonly #recent = new Recent()
   #openedAt = Infinity
   #sweeping: NodeJS.Timeout | undefined
   readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
   readonly #expireListeners = new Set<(session: SessionRecord, ending: Ending) => void>()
 
-  constructor (connection: Connection, keys: Keys, coherence: Coherence, settings: RedisStoreSettings, confirmed: Confirmed | null) {
+  constructor (connection: Connection, keys: Keys, coherence: Coherence, settings: RedisStoreSettings, confirmed: Confirmed | null, log: (error: unknown, message: string) => void) {
+    this.#log = log
     this.#connection = connection
     this.#keys = keys
     this.#coherence = coherence
@@ -86,6 +92,7 @@ export class RedisStore implements TokenStore {
     this.#marks = new Marks(connection, keys, coherence, async (name, expiresAt) =>
       await this.#runner.run<number>('mark', mark, keys.tagIn(name), [name], [expiresAt]) === 1)
     coherence.onChange(names => this.#heard(names))
+    coherence.onLoss((address, ms) => { this.#makeGood(address, ms).catch((error: unknown) => log(error, 'what Redis had lost could not be made again')) })
   }
 
   /** @throws {StoreAbsent} where Redis does not answer, and has to */
@@ -150,9 +157,10 @@ export class RedisStore implements TokenStore {
   async rotate (id: string, presented: Presented, op: string): Promise<RotateOutcome> {
     if (!isId(id)) return { status: 'unknown' }
     const { once, generation, kid, client, binding, reuseWindow, by } = presented
-    const reply = await this.#change<RotateReply>('rotate', rotate, id, [
+    const args = [
       JSON.stringify(op), REPEATABLE, once ? 1 : 0, generation, kid, client === undefined ? '*' : text(client), text(binding), reuseWindow, text(by)
-    ])
+    ]
+    const reply = await this.#change<RotateReply>('rotate', rotate, id, args)
     switch (reply[0]) {
       case 'unknown': return { status: 'unknown' }
       case 'client': case 'binding': return { status: 'refused', by: reply[0] }
@@ -161,7 +169,10 @@ export class RedisStore implements TokenStore {
         this.#expireFound(id)
         return { status: 'unknown' }
       case 'repeated': return { status: 'repeated', session: decode(id, reply[1]).session }
-      case 'rotated': case 'recovered': return { status: 'rotated', session: decode(id, reply[1]).session, recovered: reply[0] === 'recovered' }
+      case 'rotated': case 'recovered':
+        // Of a session, the next presentation proves a rotation that was lost; a one-time token has none.
+        if (once) this.#recent.add(async () => await this.#runner.runOnId('rotate', rotate, id, args))
+        return { status: 'rotated', session: decode(id, reply[1]).session, recovered: reply[0] === 'recovered' }
       case 'reused': return this.#reused(id, op, reply)
     }
   }
@@ -187,12 +198,14 @@ export class RedisStore implements TokenStore {
       return moved
     })
     inOrderOf(unique.map(id => ({ id })), ended)
+    this.#rememberEnded(ended.map(({ id }) => id), cause)
     return ended
   }
 
   async endAll (of: EndAllQuery, cause: EndCause, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
     return await this.#endAll.run(of, cause, told !== undefined, ({ tag, at, ids, values, expired }) => {
       this.#tell(ids)
+      this.#rememberEnded(ids, cause)
       this.#expireSoon(expired, tag)
       if (ids.length > 0) told?.(this.#ended(ids, values), at)
     })
@@ -234,7 +247,9 @@ export class RedisStore implements TokenStore {
   }
 
   async mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
-    return await this.#marks.add(purpose, key, expiresAt)
+    const set = await this.#marks.add(purpose, key, expiresAt)
+    if (set) this.#recent.add(async () => await this.#marks.add(purpose, key, expiresAt))
+    return set
   }
 
   marked (purpose: string, key: string, issuedAt?: number): boolean | Promise<boolean> {
@@ -291,6 +306,7 @@ export class RedisStore implements TokenStore {
     }
     const [, values, evicted, evictedValues] = reply
     this.#tell(evicted)
+    this.#rememberEnded(evicted, { reason: 'limit', by: null, op })
     const inserted = values.map((value, index) => decode(ids[index] as string, value).session)
     return { inserted, evicted: this.#ended(evicted, evictedValues), refused: [] }
   }
@@ -313,6 +329,7 @@ export class RedisStore implements TokenStore {
 
   #reused (id: string, op: string, [, at, reason, by, ids, values]: Extract<RotateReply, ['reused', ...unknown[]]>): RotateOutcome {
     this.#tell(ids)
+    this.#rememberEnded(ids, { reason: JSON.parse(reason), by: untext(by), op })
     const ended = this.#ended(ids, values)
     const { tenant, sub } = ended.find(session => session.id === id) ?? (() => { throw this.#damaged(id) })()
     return { status: 'reused', ended, ending: { id, tenant, sub, reason: JSON.parse(reason), by: untext(by), op, at: Number(at) } }
@@ -394,6 +411,24 @@ export class RedisStore implements TokenStore {
   #damaged (id: string): Error {
     this.corrupt++
     return new StoreCorrupt(id)
+  }
+
+  #rememberEnded (ids: readonly string[], cause: EndCause): void {
+    if (ids.length === 0) return
+    this.#recent.add(async () => await this.#runner.runOnAll(ids, async (tag, own) => {
+      const [,,,, ...moved] = await this.#runner.runOn<EndReply>('end', end, tag, own, [...causeArguments(cause), ...own])
+      return moved
+    }))
+  }
+
+  /** A server has lost what was written in the last so many ms before. */
+  async #makeGood (address: string, ms: number): Promise<void> {
+    this.#log(new StoreLost(), `Redis at ${address} has lost ${Math.ceil(ms)} ms of what was written: what this process ended in that time is ended again`)
+    this.#tell('all')
+    const { client } = this.#connection
+    await this.#marks.lost(key => !isCluster(client) || keeperOf(key, client) === address)
+    const left = await this.#recent.again(ms)
+    if (left > 0) throw new StoreLost()
   }
 
   /** What any process changed. */

@@ -3,6 +3,12 @@ import { Command, type Cluster } from 'ioredis'
 /** Text to try, before it counts as found that a primary keeps no slot. */
 const TRIES = 200_000
 
+/** The address of the primary that keeps a key. */
+export function keeperOf (key: string, { slots }: Cluster): string | undefined {
+  const slot = new Command('get', [key]).getSlot()
+  return slot === null ? undefined : slots[slot]?.[0]
+}
+
 /** Hash tags that lead to a primary of a Cluster, of which it may keep a single slot. */
 export class HashTags {
   readonly #found = new Map<string, readonly [slot: number, tag: string]>()
