@@ -5,6 +5,7 @@ import createError from '@fastify/error'
 import { envSchema } from 'env-schema'
 import type { JwtKey } from 'fastify-token-registry/session-jwt'
 import { baseUrl, delay, origins, pageUrl, privateKey, rateLimit, secrets, trustedProxies, type RateLimit } from './config/values.ts'
+import { redisUrl, type RedisPlace } from './config/redis-url.ts'
 import { aSecret, formats, variables, type Variables } from './config/variables.ts'
 
 export type { RateLimit } from './config/values.ts'
@@ -23,6 +24,8 @@ export interface Config {
   readonly dataDir: string
   /** null: embedded in `dataDir`. */
   readonly databaseUrl: string | null
+  /** null: sessions live in the memory of the process. */
+  readonly redis: RedisPlace | null
   /** The first signs. null: generated in `dataDir`, never in production. */
   readonly tokenSecrets: readonly string[] | null
   /** null: generated in `dataDir`, never in production. */
@@ -68,6 +71,7 @@ export function loadConfig (env: Environment): Config {
     resetUrl: values.RESET_URL === undefined ? null : pageUrl(values.RESET_URL),
     dataDir: resolve(values.DATA_DIR),
     databaseUrl: values.DATABASE_URL ?? null,
+    redis: values.REDIS_URL === undefined ? null : redisUrl(values.REDIS_URL),
     tokenSecrets: values.TOKEN_SECRET === undefined ? null : secrets(values.TOKEN_SECRET),
     jwtKey: jwtKey(values),
     administrator: administrator(values),

@@ -3,6 +3,7 @@ import fastifyHelmet from '@fastify/helmet'
 import fastifyJwt from '@fastify/jwt'
 import Fastify, { type FastifyInstance } from 'fastify'
 import tokenRegistry, { type MemoryStoreOptions, memoryStore } from 'fastify-token-registry'
+import redisStore, { StoreAbsent } from 'fastify-token-registry/redis-store'
 import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
 import strictInput, { strictServerOptions } from 'fastify-token-registry/strict-input'
 import { adminRoutes } from './admin/routes.ts'
@@ -20,6 +21,7 @@ import { unreadableUrls } from './http/unreadable-urls.ts'
 import { loadKeys } from './keys.ts'
 import { createMailer } from './mail/mailer.ts'
 import { createPasswords } from './passwords/passwords.ts'
+import { RedisStart } from './sessions/errors.ts'
 import { sessionRoutes } from './sessions/routes.ts'
 import { isEmail } from './users/email.ts'
 import { createUsers } from './users/users.ts'
@@ -32,7 +34,7 @@ export interface ServerOptions {
   config: Config
   /** Without it nothing is logged; without a stream, to the standard output. */
   logger?: { level: Config['logLevel'], stream?: NodeJS.WritableStream }
-  /** For tests: the clock that sessions live by. */
+  /** For tests: the clock that sessions in memory live by. */
   now?: MemoryStoreOptions['now']
 }
 
@@ -80,10 +82,12 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     // One definition of an address: whoever registers can be written to, and the first administrator can sign in.
     await app.register(strictInput, { ajv: ajv => ajv.addFormat('email', isEmail) })
     await app.register(docs, { publicUrl: config.publicUrl })
+    // Our own client, not one of @fastify/redis: after a failover that may end, and cannot be replaced.
+    if (config.redis !== null) await app.register(redisStore, config.redis)
     await app.register(tokenRegistry, {
       secret: keys.tokenSecrets,
       ttl: SESSION_TTL,
-      ...now !== undefined && { store: memoryStore({ now }) }
+      ...now !== undefined && config.redis === null && { store: memoryStore({ now }) }
     })
     await app.register(fastifyJwt, { namespace: 'access', ...jwtKeys(keys.jwtKey) })
     await app.register(sessionJwt, { namespace: 'access', ttl: ACCESS_TTL, issuer: config.publicUrl ?? 'fastify-token-registry', audience: 'api' })
@@ -99,7 +103,7 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     await app.ready()
   } catch (error) {
     await app.close()
-    throw error
+    throw error instanceof StoreAbsent ? new RedisStart(error.cause instanceof Error ? error.cause.message : '', { cause: error }) : error
   }
   return { app, drain: () => { state.draining = true } }
 }

@@ -1,6 +1,7 @@
 import { Type, type Static, type TString, type TUnsafe } from '@sinclair/typebox'
 import { checkPassword } from '../passwords/policy.ts'
 import { isEmail } from '../users/email.ts'
+import { redisUrl } from './redis-url.ts'
 import { baseUrl, databaseUrl, delay, origins, pageUrl, privateKey, rateLimit, secret, secrets, sender, smtpUrl, trustedProxies } from './values.ts'
 
 /** What a variable that holds a secret may be. */
@@ -44,6 +45,11 @@ export const variables = Type.Object({
     secret: true,
     mayBe: 'postgresql://user:password@host:5432/database',
     description: 'PostgreSQL in the place of the database in DATA_DIR'
+  })),
+  REDIS_URL: Type.Optional(text('redis-url', {
+    secret: true,
+    mayBe: 'redis://user:password@host:6379/0, rediss:// for TLS, redis+sentinel://user:password@host:26379,host:26379/name/0, or redis+cluster://user:password@host:6379,host:6379',
+    description: 'Redis, where sessions then outlive the process and are shared; servers on one Redis need the same secrets'
   })),
   TOKEN_SECRET: Type.Optional(text('secrets', {
     secret: true,
@@ -136,6 +142,7 @@ export const formats: Readonly<Record<string, (text: string) => boolean>> = {
   'page-url': parsedBy(pageUrl),
   password: parsedBy(checkPassword),
   'private-key': parsedBy(privateKey),
+  'redis-url': parsedBy(redisUrl),
   'rate-limit': parsedBy(rateLimit),
   secret: parsedBy(secret),
   secrets: parsedBy(secrets),

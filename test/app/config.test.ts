@@ -32,6 +32,7 @@ t.test('without any configuration the server is embedded and listens on this mac
     resetUrl: null,
     dataDir: resolve('.data'),
     databaseUrl: null,
+    redis: null,
     tokenSecrets: null,
     jwtKey: null,
     administrator: null,
@@ -54,6 +55,7 @@ t.test('every variable is read into what the server works with', async t => {
     RESET_URL: 'https://app.example.org/reset?lang=de',
     DATA_DIR: '/var/lib/app',
     DATABASE_URL: 'postgresql://u:p@db/app',
+    REDIS_URL: 'rediss://u:p@redis:6380/1',
     TOKEN_SECRET: `${first}, ${second}`,
     JWT_SECRET: jwt,
     ADMIN_EMAIL: 'root@example.org',
@@ -74,6 +76,7 @@ t.test('every variable is read into what the server works with', async t => {
     resetUrl: 'https://app.example.org/reset?lang=de',
     dataDir: '/var/lib/app',
     databaseUrl: 'postgresql://u:p@db/app',
+    redis: { url: 'rediss://u:p@redis:6380/1' },
     tokenSecrets: [first, second],
     jwtKey: { secret: jwt },
     administrator: { email: 'root@example.org', password: 'long enough' },
@@ -129,10 +132,28 @@ t.test('what is no value of a variable is refused: the variable, what it was, wh
   }
 })
 
+t.test('Redis is one server, a group that Sentinels watch, or a Cluster, with a user or without', async t => {
+  const places: Record<string, object> = {
+    'redis://localhost': { url: 'redis://localhost' },
+    'redis://:p@[::1]:6379/15?family=6': { url: 'redis://:p@[::1]:6379/15?family=6' },
+    'redis+sentinel://a:26379,b:26380/primary': { sentinels: [{ host: 'a', port: 26379 }, { host: 'b', port: 26380 }], name: 'primary', database: 0 },
+    'redis+sentinel://u%40:p%3A%2F@[::1]:26379/a%20b/2': { sentinels: [{ host: '::1', port: 26379 }], name: 'a b', database: 2, username: 'u@', password: 'p:/' },
+    'redis+cluster://a:6379,127.0.0.1:6380': { nodes: [{ host: 'a', port: 6379 }, { host: '127.0.0.1', port: 6380 }] },
+    'redis+cluster://:p@a:6379/': { nodes: [{ host: 'a', port: 6379 }], password: 'p' }
+  }
+  for (const [url, redis] of Object.entries(places)) t.strictSame(loadConfig({ REDIS_URL: url }).redis, redis, url)
+})
+
 t.test('what is no value of a secret variable is refused and not shown', async t => {
   const good = secret()
   const bad: Record<string, string[]> = {
     DATABASE_URL: ['mysql://root:hunter2@db/app', 'hunter2'],
+    REDIS_URL: [
+      'hunter2', 'redis:hunter2', 'http://:hunter2@redis', 'redis://:hunter2@', 'redis://:hunter2@redis/x', 'redis://hunter2@redis', 'redis://:hun/ter2@redis', 'redis://:hunter2%zz@redis',
+      'redis://:hunter2@a:1,b:2', 'redis://:hunter2@redis?keyPrefix=x', 'redis://:hunter2@redis:0', 'redis://:hunter2@redis:65536',
+      'redis+sentinel://:hunter2@a:1,b:2', 'redis+sentinel://:hunter2@a,b:2/primary', 'redis+sentinel://:hunter2@a:1,/primary', 'redis+sentinel://:hunter2@a:1/primary/x',
+      'redis+sentinel://:hunter2@a:1/primary/0/0', 'redis+sentinel://:hunter2@a:1/%zz', 'redis+cluster://:hunter2@a:1,b', 'redis+cluster://:hunter2@a:1/1', 'redis+cluster://a:b:hunter2@a:1'
+    ],
     SMTP_URL: ['http://root:hunter2@mail', 'hunter2', 'smtp:', 'smtp:hunter2', 'smtps://'],
     JWT_PRIVATE_KEY: ['-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----'],
     ADMIN_PASSWORD: ['hunter2', 'hunter2'.repeat(20), 'password1', 'Password1'],
