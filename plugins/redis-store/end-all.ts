@@ -54,7 +54,9 @@ export class EndAll {
     const pending: Pending = { tenant, sub, except: [...except], cause, at: this.#now() }
     const member = JSON.stringify(pending)
     await this.#connection.ask('endAll', async client => {
-      await Promise.all([client.zadd(this.#keys.pending, pending.at, member), client.pexpire(this.#keys.pending, ASIDE)])
+      // At once: a key without an end would stay where this process dies in between.
+      const replies = await client.multi().zadd(this.#keys.pending, pending.at, member).pexpire(this.#keys.pending, ASIDE).exec()
+      for (const [error] of replies ?? []) if (error !== null) throw error
     })
     return await this.#finish(pending, member, { wanted, again: true }, told)
   }

@@ -146,7 +146,7 @@ export class RedisStore implements TokenStore {
     const patch = [scope === undefined ? '' : JSON.stringify(scope), text(version), meta === undefined ? '' : JSON.stringify(meta), idleTimeout === undefined ? '' : idleTimeout ?? '-']
     const reply = await this.#change<UpdateReply>('update', update, id, [revision ?? '', ...patch])
     switch (reply[0]) {
-      case 'ok': return decode(id, reply[1]).session
+      case 'ok': return this.#decode(id, reply[1]).session
       case 'conflict': throw new SessionConflict()
       case 'corrupt': throw this.#damaged(id)
       case 'expired': this.#expireFound(id)
@@ -168,11 +168,11 @@ export class RedisStore implements TokenStore {
       case 'expired':
         this.#expireFound(id)
         return { status: 'unknown' }
-      case 'repeated': return { status: 'repeated', session: decode(id, reply[1]).session }
+      case 'repeated': return { status: 'repeated', session: this.#decode(id, reply[1]).session }
       case 'rotated': case 'recovered':
         // Of a session, the next presentation proves a rotation that was lost; a one-time token has none.
         if (once) this.#recent.add(async () => await this.#runner.runOnId('rotate', rotate, id, args))
-        return { status: 'rotated', session: decode(id, reply[1]).session, recovered: reply[0] === 'recovered' }
+        return { status: 'rotated', session: this.#decode(id, reply[1]).session, recovered: reply[0] === 'recovered' }
       case 'reused': return this.#reused(id, op, reply)
     }
   }
@@ -232,7 +232,8 @@ export class RedisStore implements TokenStore {
 
   async ending (id: string): Promise<Ending | null> {
     const stored = await this.#read('ending', id)
-    if (stored === null || stored.ending !== null) return stored?.ending ?? null
+    if (stored === null) return await this.#nothing(id)
+    if (stored.ending !== null) return stored.ending
     if (!this.#isOver(stored)) return null
     await this.#expire([id], stored.tag)
     return (await this.#read('ending', id))?.ending ?? null
@@ -333,6 +334,14 @@ export class RedisStore implements TokenStore {
     const ended = this.#ended(ids, values)
     const { tenant, sub } = ended.find(session => session.id === id) ?? (() => { throw this.#damaged(id) })()
     return { status: 'reused', ended, ending: { id, tenant, sub, reason: JSON.parse(reason), by: untext(by), op, at: Number(at) } }
+  }
+
+  /** A read tells values that are not text from none no more than a script does: who asks why a session is gone is told. */
+  async #nothing (id: string): Promise<null> {
+    const type = isId(id) ? await this.#connection.ask('ending', client => client.type(this.#keys.session(id))) : 'none'
+    // It may have been stored meanwhile.
+    if (type !== 'none' && type !== 'string') throw this.#damaged(id)
+    return null
   }
 
   /** A session, or how it ended, and the tag of the slot where it is. */

@@ -31,6 +31,7 @@ local RECORD = '^L (%a) (%d+) (%d+) (%S+) (%S+) (%d+) (%S+) (%d+) (%-?%d+) (%d+)
 local function parse (text)
   local use, generation, revision, kid, rotatedAt, usedAt, idle, issuedAt, order, expiresAt, op, subject, client, binding, origin, rest = string.match(text, RECORD)
   if not use then return nil end
+  for _, digits in ipairs({ kid, rotatedAt, idle }) do if digits ~= '-' and not tonumber(digits) then return nil end end
   return {
     use = use, generation = tonumber(generation), revision = tonumber(revision), kid = kid, rotatedAt = rotatedAt, usedAt = tonumber(usedAt), idle = idle,
     issuedAt = tonumber(issuedAt), order = tonumber(order), expiresAt = tonumber(expiresAt),
