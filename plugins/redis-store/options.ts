@@ -77,7 +77,7 @@ const Options = Type.Object({
   connectTimeout: Type.Unsafe<Duration>({ ...DurationSchema, default: 2000 }),
   commandTimeout: Type.Unsafe<Duration>({ ...DurationSchema, default: 1000 }),
   keepEndings: Type.Unsafe<Duration>({ ...DurationSchema, default: DAY }),
-  indexes: Type.Array(Type.Union([Type.Literal('ip'), Type.Literal('client')]), { uniqueItems: true, default: [], errorMessage: 'a list of "ip" and "client"' }),
+  indexes: Type.Array(Type.Union([Type.Literal('ip'), Type.Literal('client')], { errorMessage: '"ip" or "client"' }), { uniqueItems: true, default: [], errorMessage: 'a list of "ip" and "client"' }),
   durability: Type.Union([Type.Literal('none'), Type.Literal('replicas')], { default: 'none', errorMessage: '"none" or "replicas"' }),
   requireAtStart: Type.Boolean({ default: true, errorMessage: 'true or false' })
 }, { additionalProperties: false })

@@ -20,6 +20,8 @@ export class Sentinels {
   readonly #name: string
   readonly #named: (primary: Address) => void
   readonly #words = new Map<Redis, Word>()
+  /** Why a connection failed: what fails with it says only that it is closed. */
+  readonly #faults = new Map<Redis, Error>()
   #primary: Address | null = null
   #timer: NodeJS.Timeout | undefined
   #closed = false
@@ -32,7 +34,7 @@ export class Sentinels {
     this.#name = name
     this.#named = named
     this.#clients = addresses.map(connect)
-    for (const client of this.#clients) client.on('error', () => {}) // each question tells it
+    for (const client of this.#clients) client.on('error', error => { this.#faults.set(client, error) })
   }
 
   /**
@@ -66,6 +68,7 @@ export class Sentinels {
   }
 
   async #listen (client: Redis): Promise<void> {
+    this.#faults.delete(client)
     try {
       if (client.status === 'wait' || client.status === 'end') await client.connect()
       // In this order: a name may be newer than the failover that it is believed for, never older.
@@ -75,7 +78,7 @@ export class Sentinels {
       this.#words.set(client, { epoch: Number(facts[facts.indexOf('config-epoch') + 1]), primary: { host, port: Number(port) } })
     } catch (error) {
       this.#words.delete(client)
-      throw error
+      throw this.#faults.get(client) ?? error
     }
   }
 

@@ -82,6 +82,10 @@ t.test('an option that is not what it may be is named, with what it may be, and 
     [{ url: 'redis://a', connectTimeout: '61s' }, /connectTimeout is 61000 ms/],
     [{ url: 'redis://a', commandTimeout: 0 }, /commandTimeout is 0 ms: it may be 10 to 60000/],
     [{ url: 'redis://a', keepEndings: '366d' }, /keepEndings is 31622400000 ms: it may be 1000 to 31536000000/],
+    [{ url: 'redis://a', indexes: 'ip' }, /indexes is 'ip': it may be a list of "ip" and "client"/],
+    [{ url: 'redis://a', indexes: ['device'] }, /indexes\.0 is 'device': it may be "ip" or "client"/],
+    [{ url: 'redis://a', indexes: ['ip', 'ip'] }, /indexes is .*: it may be a list of "ip" and "client"/],
+    [{ url: 'redis://a', durability: 'all' }, /durability is 'all': it may be "none" or "replicas"/],
     [{ url: 'redis://a', requireAtStart: 'no' }, /requireAtStart is 'no': it may be true or false/]
   ]
   for (const [options, message] of faults) {
