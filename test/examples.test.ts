@@ -9,6 +9,8 @@ import Fastify, { type FastifyInstance, type LightMyRequestResponse } from 'fast
 import t, { type Test } from 'tap'
 import { sessionRecord, storeContract } from '../plugins/testing/index.ts'
 import { newSecret } from './support/build.ts'
+import { redisSentinels, sharedRedis, until } from './support/redis.ts'
+import { newPrefix } from './support/redis-store.ts'
 
 // Examples listen as soon as they are loaded: on any port that is free.
 process.env['PORT'] = '0'
@@ -235,4 +237,39 @@ t.test('from-fastify-jwt', async t => {
   t.equal(await me(twin), 401)
   t.ok(await app.tokenRegistry.denylist.has('an-old-one'))
   await signsInAndOut(t, app, await tokenFrom(app))
+})
+
+t.test('redis-store', async t => {
+  Object.assign(process.env, { REDIS_URL: (await sharedRedis()).url, KEY_PREFIX: newPrefix() })
+  const { app } = await example(t, () => import('../examples/redis-store.ts'))
+  t.equal(app.tokenStore?.name, 'redis')
+  await signsInAndOut(t, app, await tokenFrom(app))
+})
+
+t.test('redis-sentinel', async t => {
+  const { sentinels, name, primary } = await redisSentinels(t)
+  Object.assign(process.env, { SENTINELS: sentinels.map(({ host, port }) => `${host}:${port}`).join(), SENTINEL_NAME: name })
+  const { app } = await example(t, () => import('../examples/redis-sentinel.ts'))
+  const token = await tokenFrom(app)
+  await signsInAndOut(t, app, await tokenFrom(app))
+
+  const old = await primary()
+  await old.kill()
+  const me = () => app.inject({ url: '/me', headers: bearer(token) })
+  await until('the next primary serves', [], async () => (await app.inject({ method: 'POST', url: '/login' })).statusCode === 200)
+  t.equal((await me()).statusCode, 200, 'nobody is signed out')
+})
+
+t.test('two-instances', async t => {
+  Object.assign(process.env, { REDIS_URL: (await sharedRedis()).url, KEY_PREFIX: newPrefix() })
+  const { app, other } = await example(t, () => import('../examples/two-instances.ts'))
+  const token = await tokenFrom(app)
+  const status = async (app: FastifyInstance) => (await app.inject({ url: '/me', headers: bearer(token) })).statusCode
+  await until('it is served from the cache of both', [], async () => {
+    for (const instance of [app, other]) t.equal(await status(instance), 200)
+    return [app, other].every(({ tokenStore }) => Number(tokenStore?.staleness) < 1000)
+  })
+  await app.inject({ method: 'POST', url: '/logout', headers: bearer(token) })
+  t.equal(await status(app), 401, 'at once')
+  await until('the other has heard of it', [], async () => await status(other) === 401)
 })
