@@ -90,6 +90,8 @@ export class Coherence {
   #newWatch (address: string): Watch {
     return new Watch({
       connect: () => this.#connection.newWatcher(address),
+      channel: `${this.#keys.prefix}changes`,
+      tracked: refusal => this.#connection.tracked(refusal),
       beat: async (start, end) => await this.#beat(address, start, end),
       prefixes: { beats: this.#keys.kind('h'), others: [this.#keys.kind('s'), this.#keys.kind('d')] },
       heard: names => this.#heard(names),
@@ -102,7 +104,7 @@ export class Coherence {
     const { client } = this.#connection
     const tag = isCluster(client) ? this.#tags.leadingTo(address, client) : ''
     const sentAt = performance.now()
-    const reply = await this.#connection.ask('a heartbeat', client => beat.run(client, [start + tag + end, this.#keys.kind('n') + tag], [this.#keys.prefix, tag, 0]))
+    const reply = await this.#connection.ask('a heartbeat', client => beat.run(client, [start + tag + end, this.#keys.kind('n') + tag], [this.#keys.prefix, tag, this.#connection.publishes ? '0p' : '0']))
     const [micros, epoch, last, newest] = reply as [string, string, string, string] // as the script says
     this.#clock.learn(sentAt, performance.now(), Number(micros) / 1000)
     this.#remember(address, tag, Number(last) / 1000, Number(newest) / 1000)

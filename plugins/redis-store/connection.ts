@@ -21,6 +21,8 @@ function backoff (times: number): number {
 export class Connection {
   /** Where it is, without user and password: for messages. */
   readonly where: string
+  /** Whether scripts publish what they change: until it is known that keys can be watched, and where they cannot. */
+  publishes = true
   readonly #options: ResolvedOptions
   readonly #log: (error: unknown, message: string) => void
   readonly #sentinels: Sentinels | null
@@ -31,6 +33,7 @@ export class Connection {
   #faultAt = Infinity
   #fault: Error | null = null
   #leftAt = -Infinity
+  #refusalTold = false
 
   /** @throws {StoreOptions} */
   constructor (options: ResolvedOptions, log: (error: unknown, message: string) => void) {
@@ -140,6 +143,14 @@ export class Connection {
   /** Tells that all was in order at a time. */
   proved (at: number): void {
     if (at > this.#faultAt) this.#faultAt = Infinity
+  }
+
+  /** Learns whether keys can be watched. */
+  tracked (refusal: Error | null): void {
+    this.publishes = refusal !== null
+    if (refusal === null || this.#refusalTold) return
+    this.#refusalTold = true
+    this.#log(refusal, `Redis at ${this.where} does not let keys be watched: changes are published instead`)
   }
 
   close (): void {

@@ -34,7 +34,7 @@ export class Runner {
   /** @throws {StoreUnavailable | StoreTimeout | StoreUnconfirmed} */
   async run<Reply> (operation: string, script: Script, tag: string, keys: readonly string[], args: Arguments): Promise<Reply> {
     const run = async (client: Client, fence: string): Promise<unknown> =>
-      await script.run(client, keys, [this.#keys.prefix, tag, `${this.#keepEndings} ${fence}`, ...args])
+      await script.run(client, keys, [this.#keys.prefix, tag, `${this.#keepEndings}${this.#connection.publishes ? 'p' : ''} ${fence}`, ...args])
     const reply = this.#confirmed !== null && confirmable.has(script)
       ? await this.#confirmed.run(tag, run)
       : await this.#connection.ask(operation, client => run(client, ''))

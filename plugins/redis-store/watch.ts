@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Redis } from 'ioredis'
 
-const CHANNEL = '__redis__:invalidate'
+const INVALIDATIONS = '__redis__:invalidate'
 /** Heartbeats that were written and did not come back, after which watching begins anew. (Not a time: a process that was paused has heard nothing, and missed nothing.) */
 const LOST = 3
 /** Heartbeats under way that are remembered. */
@@ -10,6 +10,10 @@ const MAX_SENT = 64
 export interface WatchOptions {
   /** Makes a connection that nothing else uses, to the server that `beat` writes to. */
   connect: () => Redis
+  /** On which scripts publish the names of keys that they change, where watching is refused. */
+  channel: string
+  /** Is told whether it was refused. */
+  tracked: (refusal: Error | null) => void
   /** Writes a key whose name begins and ends so. */
   beat: (start: string, end: string) => Promise<void>
   /** How heartbeats begin, and the other keys that are watched. */
@@ -23,7 +27,7 @@ export interface WatchOptions {
 }
 
 /**
- * Watches the keys of one primary, by invalidations (`CLIENT TRACKING`), and proves that it does: a heartbeat must come back as one.
+ * Watches the keys of one primary, by invalidations (`CLIENT TRACKING`) or by what scripts publish, and proves that it does: a heartbeat must come back.
  * A connection that answers proves nothing: a broken subscription and a primary that was cut off both answer.
  */
 export class Watch {
@@ -88,16 +92,14 @@ export class Watch {
     connection.on('error', error => ifCurrent(() => this.#options.failed(error)))
     connection.on('close', () => ifCurrent(() => this.#deaf()))
     connection.on('ready', () => ifCurrent(() => { this.#subscribe(connection) }))
-    connection.on('messageBuffer', (_channel: Buffer, keys: Buffer[] | null) => ifCurrent(() => this.#hear(keys)))
+    // An invalidation has a list of names; what is published is one.
+    connection.on('messageBuffer', (_channel: Buffer, told: Buffer | Buffer[] | null) => ifCurrent(() => this.#hear(Buffer.isBuffer(told) ? [told] : told)))
     connection.connect().catch(() => {}) // told as 'error'
   }
 
   async #subscribe (connection: Redis): Promise<void> {
-    const prefixes = [this.#beats, ...this.#options.prefixes.others].flatMap(prefix => ['PREFIX', prefix])
     try {
-      const id = await connection.client('ID')
-      await connection.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', ...prefixes)
-      await connection.subscribe(CHANNEL)
+      await connection.subscribe(await this.#track(connection) ? INVALIDATIONS : this.#options.channel)
     } catch (error) {
       if (connection !== this.#connection) return
       this.#options.failed(error)
@@ -109,11 +111,25 @@ export class Watch {
     this.pulse()
   }
 
+  /** @returns false where the server refuses it: some proxies and hosted ones do, and an ACL may */
+  async #track (connection: Redis): Promise<boolean> {
+    const prefixes = [this.#beats, ...this.#options.prefixes.others].flatMap(prefix => ['PREFIX', prefix])
+    try {
+      await connection.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', await connection.client('ID'), 'BCAST', ...prefixes)
+      this.#options.tracked(null)
+      return true
+    } catch (error) {
+      if (!(error instanceof Error && error.name === 'ReplyError')) throw error
+      this.#options.tracked(error)
+      return false
+    }
+  }
+
   /** @param keys null where the server forgot all of them (FLUSHALL) */
   #hear (keys: Buffer[] | null): void {
     if (keys === null) return this.#options.heard('all')
     const names = keys.map(key => key.toString())
-    const changed = names.filter(name => !name.startsWith(this.#beats))
+    const changed = names.filter(name => !name.startsWith(this.#options.prefixes.beats))
     // First: what has just been told may be older than the heartbeat.
     if (changed.length > 0) this.#options.heard(changed)
     for (const name of names) if (name.startsWith(this.#beats)) this.#prove(Number(name.slice(name.lastIndexOf(':') + 1)))

@@ -124,6 +124,36 @@ t.test('where Redis forgot everything, nobody is served from memory', async t =>
   t.ok(await refusedAfter(b, token) < BOUND)
 })
 
+t.test('where keys may not be watched, changes are published', async t => {
+  const server = await redisServer(t)
+  await server.command('acl', 'setuser', 'app', 'on', '>app-password', '~*', '&*', '+@all', '-client|tracking')
+  const instance = instances(t, { url: `redis://app:app-password@127.0.0.1:${server.port}` })
+  const [a, b] = [await instance(), await instance()]
+  const times: number[] = []
+  for (let i = 0; i < 20; i++) {
+    const token = await tokenOf(a.app)
+    await warm(b, token)
+    times.push(await revokedAfter(a, b, token))
+  }
+  const kept = await tokenOf(a.app, 'bob')
+  await warm(b, kept)
+  await a.app.tokenRegistry.revokeAll({ sub: 'bob' })
+  times.push(await refusedAfter(b, kept))
+  t.equal(await b.store.marked('jti', 'published'), false)
+  await a.store.mark('jti', 'published', Date.now() + 60_000)
+  await until('the mark is seen', [server], async () => await b.store.marked('jti', 'published'))
+  t.comment(`ms: maximum ${Math.max(...times).toFixed(1)}`)
+  t.ok(Math.max(...times) < BOUND)
+
+  const lost = await tokenOf(a.app)
+  await warm(b, lost)
+  const seen = countFlushes(t, b)
+  await server.command('client', 'kill', 'type', 'pubsub')
+  t.ok(await revokedAfter(a, b, lost) < BOUND)
+  await until('it hears again', [server], () => seen.flushes > 0)
+  for (const { log } of [a, b]) t.match(log, [/changes are published instead.*NOPERM/], 'said once')
+})
+
 t.test('a process that was paused serves nothing that was revoked meanwhile, from its first answer on', async t => {
   const { url } = await sharedRedis()
   const secret = 'QmFzZTY0IG9mIGF0IGxlYXN0IHRoaXJ0eS10d28gYnl0ZXM='
@@ -249,18 +279,13 @@ t.test('in a Cluster', async t => {
       }
       return String(await added.command('cluster', 'info')).includes('cluster_state:ok')
     })
-    const { token, session } = await a.app.tokenRegistry.issue({ sub: 'pioneer' })
-    await warm(b, token)
-    await move(slotOf(session.id), await cluster.primaryOf(`{${session.id.slice(0, 4)}}`), added)
-    t.ok(await revokedAfter(a, b, token) < BOUND)
-
     // That no mark stands is told by nobody when its slot moves.
     const expiresAt = Date.now() + 60_000
     t.equal(await b.store.marked('jti', 'moved'), false)
     await until('it is answered from memory', servers, () => b.store.marked('jti', 'moved') === false)
     const mark = keys.mark('jti', 'moved')
-    await move(Number(new Command('get', [mark]).getSlot()), await cluster.primaryOf(mark), added)
     const seen = countFlushes(t, b)
+    await move(Number(new Command('get', [mark]).getSlot()), await cluster.primaryOf(mark), added)
     t.ok(await a.store.mark('jti', 'moved', expiresAt))
     const markedAt = performance.now()
     await until('the mark is seen', servers, async () => await b.store.marked('jti', 'moved'))
@@ -268,6 +293,10 @@ t.test('in a Cluster', async t => {
     t.comment(`mark: ${took.toFixed(1)} ms`)
     t.ok(took < BOUND)
     await until('it looks who keeps what', servers, () => seen.flushes > 0)
+    const { token, session } = await a.app.tokenRegistry.issue({ sub: 'pioneer' })
+    await warm(b, token)
+    await move(slotOf(session.id), await cluster.primaryOf(`{${session.id.slice(0, 4)}}`), added)
+    t.ok(await revokedAfter(a, b, token) < BOUND)
     const again = await a.app.tokenRegistry.issue({ sub: 'pioneer' })
     await warm(b, again.token)
     t.ok(await revokedAfter(a, b, again.token) < BOUND)

@@ -11,6 +11,7 @@ import { Script } from './script.ts'
 export const beat = new Script(`
 redis.call('SET', KEYS[1], '')
 redis.call('UNLINK', KEYS[1])
+tell(KEYS[1])
 local last = redis.call('GET', KEYS[2])
 local newest = int(math.max(micros, tonumber(last or 0)))
 redis.call('SET', KEYS[2], newest, 'PX', 2592000000)

@@ -82,6 +82,7 @@ for i, id in ipairs(slice) do
   local state, record, ending
   if text and not used and unused(text) then
     redis.call('SET', keys[2 * i - 1], head .. text, 'PX', keep)
+    tell(keys[2 * i - 1])
     ids[#ids + 1] = id
     if wanted == '1' then was[#was + 1] = text end
   else

@@ -3,15 +3,19 @@
  *
  * KEYS: the keys of the sessions that are named; the others of the same subject follow from what is read, and share their slot.
  * ARGV: the prefix of all keys, the hash tag of the slot ('' where there are none), settings, then the script's own. Settings: ms for which endings are
- * kept and, where replicas are to confirm, what a fence is called: a key that is written with the rest, and tells that it was not lost.
+ * kept; `p` where changes are to be published; where replicas are to confirm, what a fence is called: a key that is written with the rest, and tells
+ * that it was not lost.
  */
 export const prelude = `
 local prefix, tag = ARGV[1], ARGV[2]
-local keep, fence = string.match(ARGV[3], '^(%d+) ?(%S*)$')
+local keep, publishes, fence = string.match(ARGV[3], '^(%d+)(p?) ?(%S*)$')
 if fence ~= '' then redis.call('SET', prefix .. 'w:' .. tag .. fence, '', 'PX', 60000) end
 local time = redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
 local now = math.floor(micros / 1000)
+
+-- Where keys cannot be watched. A failure must not leave a script half done: then no heartbeat comes back either.
+local function tell (name) if publishes == 'p' then redis.pcall('PUBLISH', prefix .. 'changes', name) end end
 
 local function int (number) return string.format('%.0f', number) end
 
@@ -83,6 +87,7 @@ end
 
 local function save (id, record, kept)
   redis.call('SET', named('s', id), written(record), unpack(kept))
+  tell(named('s', id))
 end
 
 -- No key is without an end: an index lasts as long as what it lists, and is remembered.
@@ -108,6 +113,7 @@ end
 -- What is left of a session: how it ended, and what it was. The caller takes it off its index.
 local function finish (id, record, reason, by, op, at)
   redis.call('SET', named('s', id), 'E ' .. int(at or now) .. '\\n' .. table.concat({ reason, by, op, written(record) }, '\\n'), 'PX', keep)
+  tell(named('s', id))
   if record.used then redis.call('UNLINK', named('u', id)) end
 end
 
