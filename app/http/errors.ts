@@ -14,6 +14,8 @@ const errors: FastifyPluginAsync = async app => {
     else request.log.info({ code, cause: codeOf(error.cause), statusCode }, 'refused')
     // What an error says of itself for the caller, as retry-after.
     if ('headers' in error && typeof error.headers === 'object') reply.headers({ ...error.headers })
+    // The registry's hook says so itself; what a handler calls of it, or of a store, cannot.
+    if (statusCode === 503 && !reply.hasHeader('retry-after')) reply.header('retry-after', '1')
     // RFC 9110, section 15.5.2: each 401 has it. The registry's hook sets its own.
     if (statusCode === 401 && !reply.hasHeader('www-authenticate')) {
       reply.header('www-authenticate', error instanceof TokenInvalid ? 'Bearer error="invalid_token"' : 'Bearer')

@@ -110,15 +110,16 @@ export function resolveOptions (given: RedisStoreOptions): ResolvedOptions {
 
 /** Each option for itself. */
 function checked (given: RedisStoreOptions): Given {
-  const options: Partial<RedisStoreOptions> = Value.Default(Options, { ...given }) as object // it adds defaults
+  const { client, nodes, sentinels, tls, indexes, ...plain } = given
+  // Where defaults are filled in, objects are changed or copied: they may be frozen, or be none without their methods.
+  const options: Partial<RedisStoreOptions> = { ...given, ...Value.Default(Options, plain) as object, ...indexes !== undefined && { indexes } } // it adds to an object
   for (const name of unshown) {
     const fault = options[name] === undefined ? undefined : Value.Errors(Options.properties[name], options[name]).First()
     if (fault !== undefined) refuse(`${name}${fault.path.replaceAll('/', '.')} is not what it may be: ${String(fault.schema.errorMessage)}`)
   }
   const fault = faultOf(Options, options, '')
   if (fault !== null) refuse(fault)
-  // As it was given: defaults are filled into copies, which an object of TLS does not survive.
-  return { ...options, ...given.tls !== undefined && { tls: given.tls } } as Given // no fault was found with it
+  return options as Given // no fault was found with it
 }
 
 /** Which Redis, and what goes with that. */

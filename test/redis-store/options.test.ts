@@ -134,6 +134,17 @@ t.test('options that contradict one another are both named', async t => {
   }
 })
 
+t.test('options are taken as they are, and not changed', async t => {
+  const frozen = <T extends object> (options: T): T => {
+    for (const part of Object.values(options)) if (typeof part === 'object' && part !== null) frozen(part)
+    return Object.freeze(options)
+  }
+  const nobody = { host: '127.0.0.1', port: 1 }
+  for (const options of [{ nodes: [nobody], indexes: ['ip', 'client'], tls: { ca: 'x' } }, { sentinels: [nobody], name: 'x', connectTimeout: 100, keyPrefix: undefined }]) {
+    t.match(await refusal(frozen(options)), { code: 'FST_STORE_ABSENT' })
+  }
+})
+
 t.test('the registry finds the store that was registered before it, and takes one that it is given', async t => {
   const { url } = await sharedRedis()
   const keyPrefix = newPrefix()
