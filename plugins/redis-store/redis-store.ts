@@ -240,11 +240,11 @@ export class RedisStore implements TokenStore {
   }
 
   async find (query: SessionQuery, page: Page): Promise<FoundSessions> {
-    return await this.#connection.ask('find', () => this.#search.find(query, page))
+    return await this.#connection.askMany('find', () => this.#search.find(query, page))
   }
 
   async count (query: SessionQuery): Promise<number> {
-    return await this.#connection.ask('count', () => this.#search.count(query))
+    return await this.#connection.askMany('count', () => this.#search.count(query))
   }
 
   async mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
