@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { childEnv } from './support/child-env.ts'
+import { redisServer } from './support/redis.ts'
 
 const run = (program: string, args: string[], { cwd }: { cwd?: string } = {}) =>
   promisify(execFile)(program, args, { env: childEnv, ...cwd !== undefined && { cwd } })
@@ -86,4 +87,19 @@ t.test('the packed package is sound, and works where nothing optional is install
     console.log(body)
   `)
   t.equal((await run(process.execPath, ['jwt.js'], { cwd: directory })).stdout.trim(), 'ada')
+
+  await install(await ours('ioredis'))
+  const { url } = await redisServer(t)
+  await writeFile(join(directory, 'redis.js'), `
+    import Fastify from 'fastify'
+    import tokenRegistry from 'fastify-token-registry'
+    import redisStore from 'fastify-token-registry/redis-store'
+    const app = Fastify()
+    await app.register(redisStore, { url: '${url}' })
+    await app.register(tokenRegistry, { secret: 'kZ5mUq0b1Yw8oR3tXv6eHs9cLj2nPf4d' })
+    const { token } = await app.tokenRegistry.issue({ sub: 'ada' })
+    console.log((await app.tokenRegistry.get(token)).sub, app.tokenStore.name)
+    await app.close()
+  `)
+  t.equal((await run(process.execPath, ['redis.js'], { cwd: directory })).stdout.trim(), 'ada redis')
 })

@@ -140,7 +140,7 @@ t.test('SIGTERM under load fails no request that is in flight', async t => {
 t.test('a server says where it is, cuts off who dribbles, and stops when it is told to', async t => {
   const { address, lines, process: server, exit } = await start(t, { DATA_DIR: await embeddedDataDir(t) }).listening
   const log = lines.join('\n')
-  for (const word of [`${address}/docs`, 'DATABASE_URL', 'TOKEN_SECRET', 'JWT_SECRET', 'SMTP_URL', 'sessions are kept in memory']) t.ok(log.includes(word), word)
+  for (const word of [`${address}/docs`, 'DATABASE_URL', 'REDIS_URL', 'TOKEN_SECRET', 'JWT_SECRET', 'SMTP_URL', 'sessions are kept in memory']) t.ok(log.includes(word), word)
 
   const { hostname, port } = new URL(address)
   const socket = connect(Number(port), hostname)
