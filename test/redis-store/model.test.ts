@@ -79,9 +79,9 @@ class Subjected {
     return this.states.some(({ is }) => is === 'live')
   }
 
-  /** @param stale ms by which what was answered may be older */
-  heard<T> (what: string, { from, to, instance, answer }: Done<T>, next: Next, stale = 0): void {
-    this.steps.push({ what: `${what} at ${instance}: ${JSON.stringify(answer)?.slice(0, 400)}`, from, to, instance, stale, next })
+  /** Says what was answered; `stale` and `changes` as of a step. */
+  heard<T> (what: string, { from, to, instance, answer }: Done<T>, next: Next, { stale = 0, changes = false } = {}): void {
+    this.steps.push({ what: `${what} at ${instance}: ${JSON.stringify(answer)?.slice(0, 400)}`, from, to, instance, stale, changes, next })
   }
 
   /** What an operation may find of a session that has a deadline: itself, expired, or either. */
@@ -150,6 +150,8 @@ class Model {
   readonly #revokeAlls: Array<{ label: string, except: readonly string[], subject: Subject, done: Done<number> }> = []
   readonly #reuses: Array<{ origin: Subjected, done: Done<unknown> }> = []
   readonly #lists: Array<{ subject: Subject, done: Done<SessionRecord[]> }> = []
+  /** Which instance made a generation. Others who presented the same token were given it again, and learn of it as of any change. */
+  readonly #rotatedBy = new Map<string, number>()
   #labels = 0
 
   constructor (seed: number) {
@@ -163,6 +165,7 @@ class Model {
       t.teardown(async () => await store.close())
       const { tokenRegistry } = await build(t, { secret, store, reuseWindow: WINDOW, cache: { maxStaleness: MAX_STALENESS } })
       tokenRegistry.addHook('onEnd', session => { this.told.set(session.id, (this.told.get(session.id) ?? 0) + 1) })
+      tokenRegistry.addHook('postRotate', ({ id, generation }) => { this.#rotatedBy.set(`${id}:${generation}`, i) })
       this.registries.push(tokenRegistry)
     }
   }
@@ -300,7 +303,7 @@ class Model {
       if (revision !== state.revision || generation !== n + 1) return []
       if (n === state.generation) return [{ ...state, generation, rotatedAt }]
       return n === state.generation - 1 && rotatedAt === state.rotatedAt && open !== 'shut' ? [state] : []
-    }))
+    }), { changes: 'value' in answer && this.#rotatedBy.get(`${one.id}:${n + 1}`) === done.instance })
   }
 
   /** A token is the same whoever gives it: there is one line of successors. */
@@ -326,7 +329,7 @@ class Model {
       if (state.is !== 'live') return 'code' in answer && state.is === 'dead' && one.tells(answer.code, state.by, done) ? [state] : []
       if ('value' in answer) return state.generation === 0 && answer.value.generation === 1 ? [{ ...state, generation: 1, rotatedAt: answer.value.rotatedAt }] : []
       return answer.code === 'REUSED' && state.generation > 0 ? [{ is: 'dead', by: 'REUSED' }] : []
-    }))
+    }), { changes: 'value' in answer })
   }
 
   async #revoke (): Promise<void> {
@@ -340,7 +343,7 @@ class Model {
     one.heard('revoke', done, one.found(done, state => {
       if ('code' in answer || answer.value !== (state.is === 'live')) return []
       return answer.value ? [{ is: 'dead', by: 'REVOKED' }] : [state]
-    }))
+    }), { changes: true })
   }
 
   async #revokeAll (): Promise<void> {
@@ -365,7 +368,7 @@ class Model {
       if ('code' in answer) return answer.code === 'CONFLICT' && conflicts ? [state] : []
       const revision = state.revision + 1
       return !conflicts && answer.value?.revision === revision && answer.value.generation === state.generation ? [{ ...state, revision }] : []
-    }))
+    }), { changes: 'value' in answer && answer.value !== null })
   }
 
   async #verify (one: Subjected | undefined, instance?: number, n = one === undefined ? 0 : this.#generation(one)): Promise<void> {
@@ -379,7 +382,7 @@ class Model {
       const { generation, revision } = answer.value.session
       if (revision !== state.revision || generation !== state.generation) return false
       return one.adopted || n >= state.generation || (n === state.generation - 1 && open !== 'shut')
-    }), 'value' in answer ? MAX_STALENESS : 0)
+    }), { stale: 'value' in answer ? MAX_STALENESS : 0 })
   }
 
   async #get (one: Subjected | undefined, instance?: number): Promise<void> {
@@ -455,7 +458,7 @@ class Model {
         if (one.subject !== subject || except.includes(one.id)) continue
         const ended = one.ending?.by === label
         if (ended && one.use !== 'once') count++
-        one.heard(`${label}${ended ? ' ended it' : ''}`, done, one.found(done, state => ended === (state.is === 'live') ? [ended ? { is: 'dead', by: 'REVOKED' } : state] : []))
+        one.heard(`${label}${ended ? ' ended it' : ''}`, done, one.found(done, state => ended === (state.is === 'live') ? [ended ? { is: 'dead', by: 'REVOKED' } : state] : []), { changes: ended })
       }
       if (!('value' in done.answer) || done.answer.value !== count) throw new Error(`${label} answered ${JSON.stringify(done.answer)}, and ended ${count}`)
       for (const list of this.#lists) {

@@ -6,8 +6,10 @@ export interface Step<State> {
   from: number
   to: number
   instance: number
-  /** How much earlier the moment may be, where only other instances changed something since: ms */
+  /** ms by which what was answered may be older, where it is not the own instance that changed something since */
   stale: number
+  /** Whether its instance changed something, and knows that. */
+  changes: boolean
   /** The states that follow; the same one where nothing changes, none where it cannot have been so. */
   next: (state: State) => State[]
 }
@@ -20,7 +22,7 @@ export interface Step<State> {
 export function linearize<State> (before: readonly State[], steps: ReadonlyArray<Step<State>>): State[] {
   const ends = new Map<string, State>()
   const seen = new Set<string>()
-  const precedes = (one: Step<State>, other: Step<State>): boolean => one.to < other.from - (one.instance === other.instance ? 0 : other.stale)
+  const precedes = (one: Step<State>, other: Step<State>): boolean => one.to < other.from - (one.changes && one.instance === other.instance ? 0 : other.stale)
 
   function explore (state: State, left: ReadonlyArray<Step<State>>): void {
     const key = JSON.stringify([state, left.map(step => steps.indexOf(step))])
