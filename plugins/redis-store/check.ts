@@ -9,7 +9,7 @@ import { checkIndex, checkSessions } from './scripts/check.ts'
 import type { Script } from './scripts/script.ts'
 
 /** What one step looks at. */
-const SLICE = 250
+const SLICE = 125
 
 /** What a check found, and mended where it was to. */
 export interface CheckReport {
@@ -60,14 +60,15 @@ export async function check (connection: Connection, keys: Keys, indexes: Indexe
 
 /** @param look at a slice of an index, which begins there */
 async function orphansOf (look: (first: number) => Promise<unknown>, repair: boolean): Promise<number> {
-  let orphans = 0
-  for (let first = 0; ;) {
-    const [gone, seen] = await look(first) as [number, number] // as the script says
+  let [orphans, first, seen] = [0, 0, SLICE]
+  while (seen === SLICE) {
+    const [gone, looked] = await look(first) as [number, number] // as the script says
     orphans += gone
-    if (seen < SLICE) return orphans
+    seen = looked
     // What was taken off leaves its place to others.
     first += repair ? seen - gone : seen
   }
+  return orphans
 }
 
 function sessionsOf (ids: readonly string[], values: ReadonlyArray<string | null>): SessionRecord[] {

@@ -3,6 +3,7 @@ import { Connection, isCluster, type Client } from './connection.ts'
 import { StoreUnconfirmed } from './errors.ts'
 import type { Keys } from './keys.ts'
 import type { ResolvedOptions } from './options.ts'
+import { resultsOf } from './pipeline.ts'
 
 /** ms that a fence lives: as long as the scripts say */
 const FENCE_LIVES = 60_000
@@ -85,9 +86,8 @@ export class Confirmed {
       return await this.#connection.ask('a confirmation', async client => {
         // In a Cluster the first command says which server the others go to.
         const [, role] = resultsOf(await client.pipeline().exists(last).role().exec())
-        const [kind, , replicas] = role as [string, number, unknown[]] // what ROLE says of a primary
-        const needed = kind === 'master' ? replicas.length : Infinity
-        if (needed === 0 || needed === Infinity) return new StoreUnconfirmed(`it has ${needed === 0 ? 'no replicas' : 'become one itself'}`)
+        const [, , { length: needed }] = role as [string, number, unknown[]] // what ROLE says of a primary; a replica refuses scripts, and WAIT
+        if (needed === 0) return new StoreUnconfirmed('it has no replicas')
 
         // WAIT counts from the last write of its connection, which may be a new one.
         const [found, , confirmed] = resultsOf(await client.pipeline().exists(...keys).pexpire(last, FENCE_LIVES).wait(needed, this.#timeout).exec())
@@ -98,12 +98,4 @@ export class Confirmed {
       return new StoreUnconfirmed('Redis does not answer', { cause: error })
     }
   }
-}
-
-/** A pipeline fulfils although commands of it failed. */
-function resultsOf (replies: Array<[Error | null, unknown]> | null): unknown[] {
-  return (replies ?? []).map(([error, result]) => {
-    if (error !== null) throw error
-    return result
-  })
 }

@@ -2,6 +2,7 @@ import type { EndAllQuery, EndCause, Subject } from '../token-registry/index.ts'
 import type { Connection } from './connection.ts'
 import { sliced } from './grouped.ts'
 import type { Keys } from './keys.ts'
+import { resultsOf } from './pipeline.ts'
 import { causeArguments } from './record.ts'
 import { SLICE, type Runner } from './runner.ts'
 import { condemn, endSlice, takePending } from './scripts/end.ts'
@@ -55,8 +56,7 @@ export class EndAll {
     const member = JSON.stringify(pending)
     await this.#connection.ask('endAll', async client => {
       // At once: a key without an end would stay where this process dies in between.
-      const replies = await client.multi().zadd(this.#keys.pending, pending.at, member).pexpire(this.#keys.pending, ASIDE).exec()
-      for (const [error] of replies ?? []) if (error !== null) throw error
+      resultsOf(await client.multi().zadd(this.#keys.pending, pending.at, member).pexpire(this.#keys.pending, ASIDE).exec())
     })
     return await this.#finish(pending, member, { wanted, again: true }, told)
   }
@@ -77,13 +77,14 @@ export class EndAll {
   async #finish (pending: Pending, member: string, how: { wanted: boolean, again: boolean }, told: Slice): Promise<number> {
     const { except, cause } = pending
     const tag = this.#keys.tagOfSubject(pending)
-    const { sessions, once, sessionsAside, onceAside, done } = this.#keys.subject(pending, cause.op)
-    const [sessionCount, onceCount] = await this.#runner.run<[number, number]>('endAll', condemn, tag, [sessions, once, sessionsAside, onceAside, done], [ASIDE, ...except])
+    const { sessions, once, sessionsAside, onceAside, done, underWay } = this.#keys.subject(pending, cause.op)
+    const [sessionCount, onceCount, others] = await this.#runner.run<[number, number, string[]]>('endAll', condemn, tag,
+      [sessions, once, sessionsAside, onceAside, done, underWay], [ASIDE, JSON.stringify(cause.op), ...except])
 
     const endAside = async (key: string, size: number): Promise<number> => {
       let count = 0
       const endFrom = async (first: number): Promise<void> => {
-        const args = [...causeArguments(cause), first, first + SLICE - 1, how.wanted ? 1 : 0, how.again ? 1 : 0]
+        const args = [...causeArguments(cause), first, first + SLICE - 1, how.wanted ? 1 : 0, how.again ? 1 : 0, ...except]
         const [at, ids, values, expired] = await this.#runner.run<EndSliceReply>('endAll', endSlice, tag, [key], args)
         count += ids.length
         told({ tag, at: Number(at), ids, values, expired, cause })
@@ -92,12 +93,19 @@ export class EndAll {
       for (const together of sliced(firsts, SLICES_AHEAD)) await Promise.all(together.map(endFrom))
       return count
     }
-    const ended = await endAside(sessionsAside, sessionCount)
+    let ended = await endAside(sessionsAside, sessionCount)
     await endAside(onceAside, onceCount)
+    // What others have set aside and not ended yet was there when this was called.
+    for (const other of others) {
+      const theirs = this.#keys.subject(pending, JSON.parse(other))
+      const sizes = await this.#connection.ask('endAll', async client => await Promise.all([client.zcard(theirs.sessionsAside), client.zcard(theirs.onceAside)]))
+      ended += await endAside(theirs.sessionsAside, sizes[0])
+      await endAside(theirs.onceAside, sizes[1])
+    }
 
     await this.#connection.ask('endAll', async client => {
       const forgotten = [sessionsAside, onceAside, done].map(async key => await client.pexpire(key, REPEATABLE))
-      await Promise.all([...forgotten, client.zrem(this.#keys.pending, member)])
+      await Promise.all([...forgotten, client.zrem(underWay, JSON.stringify(cause.op)), client.zrem(this.#keys.pending, member)])
     })
     return ended
   }

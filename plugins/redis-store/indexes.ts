@@ -31,8 +31,11 @@ export class Indexes {
   /** The index that has all that a query finds; null where there is none. */
   keyOf ({ client, ipAddress }: Pick<SessionQuery, 'client' | 'ipAddress'>): string | null {
     const values = { ip: ipAddress, client }
-    const name = this.#names.find(name => values[name] !== undefined)
-    return name === undefined ? null : this.#keys.index(name, values[name] ?? '')
+    for (const name of this.#names) {
+      const value = values[name]
+      if (value !== undefined) return this.#keys.index(name, value)
+    }
+    return null
   }
 
   /** Before they are stored. */

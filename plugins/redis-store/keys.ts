@@ -16,7 +16,7 @@ const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
  *   x:<subject>       the sessions of a subject, by deadline (ZSET);  o:<subject>  its one-time tokens
  *   i:<name>:<digest> sessions of all subjects, by address or client (ZSET)
  *   p:<subject><op>   what an operation ended beside what it named (LIST)
- *   c:<subject><op>   that `endAll` set a subject's indexes aside, as cx:… and co:…;  q  those that are not done (ZSET, by when they began)
+ *   c:<subject><op>   that `endAll` set a subject's indexes aside, as cx:… and co:…;  ca:<subject>  who has not ended them yet (ZSET);  q  those that are not done (ZSET, by when they began)
  *   d:<digest>        a mark;  b:  since when there are any;  h:<process>:<number>  a heartbeat;  n:  the newest time that one told
  *
  * In a Cluster each name has a hash tag, `s:{tag}…`: all keys of a subject share a slot. The id of an adopted token comes from the token, and leads
@@ -42,13 +42,13 @@ export class Keys {
     return this.#named('u', id, tag)
   }
 
-  /** `sessions` and `once` by subject; both set aside, and that it was done, by operation. */
-  subject (subject: Subject, op = ''): { sessions: string, once: string, done: string, sessionsAside: string, onceAside: string } {
+  /** `sessions`, `once`, and operations `underWay`, by subject; both set aside, and that it was done, by operation. */
+  subject (subject: Subject, op = ''): { sessions: string, once: string, done: string, sessionsAside: string, onceAside: string, underWay: string } {
     const tag = this.tagOfSubject(subject)
     const lines = tag + subjectLines(subject)
     const operation = `${lines}\n${JSON.stringify(op)}`
     const key = (kind: string, rest: string): string => `${this.prefix}${kind}:${rest}`
-    return { sessions: key('x', lines), once: key('o', lines), done: key('c', operation), sessionsAside: key('cx', operation), onceAside: key('co', operation) }
+    return { sessions: key('x', lines), once: key('o', lines), done: key('c', operation), sessionsAside: key('cx', operation), onceAside: key('co', operation), underWay: key('ca', lines) }
   }
 
   /** Of sessions of all subjects, by what they have in common. */

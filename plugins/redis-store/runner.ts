@@ -9,7 +9,7 @@ import { rotate } from './scripts/rotate.ts'
 import type { Script } from './scripts/script.ts'
 
 /** Sessions that one script is given: about a millisecond. */
-export const SLICE = 250
+export const SLICE = 125
 
 /** What ends or replaces tokens: with `durability: 'replicas'` it counts when replicas have it. */
 const confirmable = new Set([condemn, end, endSlice, insert, mark, rotate])
@@ -58,14 +58,14 @@ export class Runner {
    *
    * @param run gives ids that are elsewhere, and the hash tags of where
    */
-  async runOnAll (ids: readonly string[], run: (tag: string, ids: readonly string[]) => Promise<string[][]>): Promise<void> {
+  async runOnAll (ids: readonly string[], run: (tag: string, ids: readonly string[]) => Promise<[moved: string[], homes: string[]]>): Promise<void> {
     const tags = new Map(ids.map(id => [id, this.#keys.tagOfId(id)]))
     while (tags.size > 0) {
       const slices = grouped([...tags], ([, tag]) => tag).flatMap(([tag, own]) => sliced(own, SLICE).map(slice => [tag, slice.map(([id]) => id)] as const))
       tags.clear()
       await Promise.all(slices.map(async slice => {
-        const [moved = [], homes = []] = await run(...slice)
-        for (const [index, id] of moved.entries()) tags.set(id, homes[index] ?? '')
+        const [moved, homes] = await run(...slice)
+        for (const [index, id] of moved.entries()) tags.set(id, homes[index] as string) // as many as have moved
       }))
     }
   }

@@ -45,8 +45,8 @@ export class Sentinels {
   async ask (): Promise<void> {
     const answers = await Promise.allSettled(this.#clients.map(async client => await this.#listen(client)))
     this.#judge()
-    if (this.#primary !== null) return
-    for (const answer of answers) if (answer.status === 'rejected') throw answer.reason
+    const refused = answers.find(answer => answer.status === 'rejected')
+    if (this.#primary === null && refused !== undefined) throw refused.reason
   }
 
   /** Goes on asking; what is true of late is told as soon as one says it. */

@@ -18,7 +18,7 @@ interface Rig {
 /** A registry on a client whose commands are counted, under keys of its own. */
 async function rig (t: Test, client: RecordedRedis | RecordedCluster, keyPrefix = `${randomBytes(6).toString('base64url')}:`): Promise<Rig> {
   t.teardown(() => client.disconnect())
-  const store = await createRedisStore({ client, keyPrefix }, (_error, message) => t.comment(message))
+  const store = await createRedisStore({ client, keyPrefix, commandTimeout: '20s' }, (_error, message) => t.comment(message))
   t.teardown(async () => await store.close())
   const { tokenRegistry: registry } = await build(t, { store })
   return { store, registry, client, recorder: client.recorder }

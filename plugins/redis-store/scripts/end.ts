@@ -31,16 +31,17 @@ return { int(now), ids, was, expired, moved, homes }
 /**
  * Moves the indexes of a subject aside, so that what they list can be ended in slices, and nothing that is issued from now on is among it.
  *
- * KEYS: sessions, one-time tokens, both set aside, a sign that it was done. ARGV: ms for which what is set aside waits, then ids to keep.
- * Returns how many sessions and one-time tokens are to end; the same again where it is repeated.
+ * KEYS: sessions, one-time tokens, both set aside, a sign that it was done, the operations of the subject that are not. ARGV: ms for which what is set
+ * aside waits, op, then ids to keep. Returns how many sessions and one-time tokens are to end, the same again where it is repeated; the other operations
+ * that have something aside.
  */
 export const condemn = new Script(`
-local waits = ARGV[4]
+local waits, op = ARGV[4], ARGV[5]
 local function aside (from, to)
   if redis.call('EXISTS', from) == 0 then return end
   redis.call('RENAME', from, to)
   redis.call('PEXPIRE', to, waits)
-  for i = 5, #ARGV do
+  for i = 6, #ARGV do
     local score = redis.call('ZSCORE', to, ARGV[i])
     if score then
       redis.call('ZREM', to, ARGV[i])
@@ -52,20 +53,30 @@ end
 if redis.call('SET', KEYS[5], '', 'PX', waits, 'NX') then
   aside(KEYS[1], KEYS[3])
   aside(KEYS[2], KEYS[4])
+  redis.call('ZADD', KEYS[6], now, op)
+  redis.call('PEXPIRE', KEYS[6], waits)
 end
-return { redis.call('ZCARD', KEYS[3]), redis.call('ZCARD', KEYS[4]) }
+local others = {}
+for _, other in ipairs(redis.call('ZRANGE', KEYS[6], 0, -1)) do
+  if other ~= op then others[#others + 1] = other end
+end
+return { redis.call('ZCARD', KEYS[3]), redis.call('ZCARD', KEYS[4]), others }
 `)
 
 /**
  * Ends a slice of what was set aside.
  *
- * KEYS: what is set aside. ARGV: reason, by, op, the first and the last of the slice, whether records are wanted, whether what it ended before is told again (1 or 0).
+ * KEYS: what is set aside. ARGV: reason, by, op, the first and the last of the slice, whether records are wanted, whether what it ended before is told again (1 or 0), then ids to keep.
  * Returns the time, the ids that it ended, their records where they are wanted, those that were found expired.
  */
 export const endSlice = new Script(`
 local reason, by, op, first, last, wanted, again = unpack(ARGV, 4)
 local ids, was, expired, keys = {}, {}, {}, {}
-local slice = redis.call('ZRANGE', KEYS[1], first, last)
+local kept, slice = {}, {}
+for i = 11, #ARGV do kept[ARGV[i]] = true end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], first, last)) do
+  if not kept[id] then slice[#slice + 1] = id end
+end
 if #slice == 0 then return { int(now), ids, was, expired } end
 for i, id in ipairs(slice) do keys[2 * i - 1], keys[2 * i] = named('s', id), named('u', id) end
 local found = redis.call('MGET', unpack(keys))

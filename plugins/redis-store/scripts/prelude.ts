@@ -26,6 +26,9 @@ end
 
 local function indexOf (record) return prefix .. (record.use == 'o' and 'o:' or 'x:') .. tag .. record.subject end
 
+-- Operations that have set a subject's indexes aside and are not done.
+local function underWay (subject) return prefix .. 'ca:' .. tag .. subject end
+
 -- What an operation ended beside what it named.
 local function endedBy (op, subject) return prefix .. 'p:' .. tag .. subject .. '\\n' .. op end
 

@@ -40,9 +40,16 @@ if behind > 0 then
   local ended = { { id = id, record = record } }
   if record.use == 'o' then
     local me = cjson.encode(id)
-    for _, each in ipairs(redis.call('ZRANGE', prefix .. 'x:' .. tag .. record.subject, 0, -1)) do
-      local lives, one = read(each)
-      if lives == 'live' and one.origin == me then ended[#ended + 1] = { id = each, record = one } end
+    -- Where all of the subject is about to end, what came of it is listed aside.
+    local indexes = { prefix .. 'x:' .. tag .. record.subject }
+    for _, other in ipairs(redis.call('ZRANGE', underWay(record.subject), 0, -1)) do
+      indexes[#indexes + 1] = prefix .. 'cx:' .. tag .. record.subject .. '\\n' .. other
+    end
+    for _, index in ipairs(indexes) do
+      for _, each in ipairs(redis.call('ZRANGE', index, 0, -1)) do
+        local lives, one = read(each)
+        if lives == 'live' and one.origin == me then ended[#ended + 1] = { id = each, record = one } end
+      end
     end
   end
   local ids, was = {}, {}

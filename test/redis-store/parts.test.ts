@@ -1,0 +1,160 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { Cluster, Redis } from 'ioredis'
+import t, { type Test } from 'tap'
+import { Confirmed } from '../../plugins/redis-store/confirmed.ts'
+import { Connection } from '../../plugins/redis-store/connection.ts'
+import { createRedisStore, type RedisStoreOptions } from '../../plugins/redis-store/index.ts'
+import { Keys } from '../../plugins/redis-store/keys.ts'
+import { resolveOptions } from '../../plugins/redis-store/options.ts'
+import { Recent } from '../../plugins/redis-store/recent.ts'
+import type { RedisStore } from '../../plugins/redis-store/redis-store.ts'
+import { HashTags } from '../../plugins/redis-store/slots.ts'
+import { sessionRecord } from '../../plugins/testing/index.ts'
+import { redisCluster, redisSentinels, redisServer, sharedRedis, until } from '../support/redis.ts'
+import { newPrefix } from '../support/redis-store.ts'
+
+const unconfirmed = { code: 'FST_STORE_UNCONFIRMED' }
+const log = (): void => {}
+
+async function open (t: Test, where: RedisStoreOptions): Promise<RedisStore> {
+  const store = await createRedisStore(where)
+  t.teardown(async () => await store.close())
+  return store
+}
+
+t.test('a client of our own that has ended is replaced', async t => {
+  const server = await sharedRedis()
+  const connection = new Connection(resolveOptions({ url: server.url }), log)
+  t.teardown(() => connection.close())
+  await connection.open()
+  const { client } = connection
+  client.disconnect()
+  await until('another client', [server], async () => await connection.ask('ping', client => client.ping()).catch(() => false))
+  t.not(connection.client, client)
+})
+
+t.test('changes are confirmed on a copy of a host\'s client, which is closed with the store', async t => {
+  const { servers } = await redisSentinels(t, { replicas: 1 })
+  const [primary] = servers
+  const client = new Redis(String(primary?.url))
+  t.teardown(() => client.disconnect())
+  const store = await createRedisStore({ client, durability: 'replicas' })
+  const record = sessionRecord()
+  await store.insert([record], { op: record.op })
+  t.match(await store.end([record.id], { reason: 'revoked', by: null, op: randomUUID() }), [{ id: record.id }])
+  await store.close()
+  t.equal(store.staleness, Infinity)
+  t.equal(await client.ping(), 'PONG')
+  await until('the copy to be gone', servers, async () => !String(await client.client('LIST')).includes('cmd=wait'))
+
+  const keys = new Keys('tr:', false)
+  const confirmed = new Confirmed(resolveOptions({ url: String(primary?.url) }), keys, log)
+  t.teardown(() => confirmed.close())
+  await confirmed.open()
+  await t.rejects(confirmed.run('', async () => 'as where a new primary has lost the fence'), { ...unconfirmed, message: /a new primary lacks it/ })
+  await t.rejects(confirmed.run('', async () => { throw new Error('refused') }), { code: 'FST_STORE_UNAVAILABLE' }, 'what was not made needs no confirmation')
+  await t.rejects(confirmed.run('', async client => {
+    await primary?.kill()
+    await until('the end', [], async () => await client.ping().then(() => false, () => true))
+  }), { ...unconfirmed, message: /Redis does not answer/ })
+})
+
+t.test('in a Cluster', async t => {
+  const { nodes, servers, primaryOf } = await redisCluster(t, { replicas: 0 })
+  const keyPrefix = newPrefix()
+
+  await t.test('a host\'s client is copied for what is to be confirmed', async t => {
+    const client = new Cluster([...nodes])
+    t.teardown(() => client.disconnect())
+    const store = await open(t, { client, keyPrefix, durability: 'replicas' })
+    const record = sessionRecord()
+    await t.rejects(store.insert([record], { op: record.op }), { ...unconfirmed, message: /no replicas/ })
+    const prefixed = new Cluster([...nodes], { lazyConnect: true, redisOptions: { keyPrefix: 'x' } })
+    await t.rejects(createRedisStore({ client: prefixed }), { code: 'FST_STORE_OPTIONS', message: /keyPrefix of its own/ })
+  })
+
+  await t.test('an adopted token is not held by who died before it was saved', async t => {
+    const store = await open(t, { nodes, keyPrefix })
+    const id = randomBytes(18).toString('base64url')
+    const pointer = `${keyPrefix}a:{${id.slice(0, 4)}}${id.slice(4)}`
+    const server = await primaryOf(pointer)
+    for (const [ago, inserted] of [[1000, 0], [60_000, 1]] as const) {
+      await server.command('set', pointer, `{none} ${store.now() - ago} "op"`, 'PX', '60000')
+      const record = sessionRecord({ id })
+      t.equal((await store.insert([record], { op: record.op })).inserted.length, inserted)
+    }
+    t.match(await store.get(id), { id })
+  })
+
+  await t.test('an entry of an index of which there is no session yet is passed over', async t => {
+    const store = await open(t, { nodes, keyPrefix, indexes: ['ip'] })
+    const record = sessionRecord({ meta: { ipAddress: '192.0.2.1' } })
+    await store.insert([record], { op: record.op })
+    const index = new Keys(keyPrefix, true).index('ip', '192.0.2.1')
+    await (await primaryOf(index)).command('zadd', index, '9999999999999', randomBytes(18).toString('base64url'))
+    t.equal(await store.count({ ipAddress: '192.0.2.1' }), 1)
+  })
+
+  await t.test('where one primary comes back empty, marks are taken for set there, and only there', async t => {
+    const told: string[] = []
+    const store = await createRedisStore({ nodes, keyPrefix }, (_error, message) => { told.push(message) })
+    t.teardown(async () => await store.close())
+    await until('heartbeats', servers, () => store.staleness < 1000)
+    const issuedAt = store.now()
+    await servers[0]?.kill()
+    await servers[0]?.restartEmpty()
+    await until('the loss to be noticed', servers, () => told.some(message => message.includes('has lost')))
+    const marks = async (): Promise<boolean[]> => await Promise.all(Array.from({ length: 100 }, async (_, index) => await store.marked('denylist', `jti ${index}`, issuedAt)))
+    await until('marks to be taken for set', servers, async () => (await marks()).includes(true))
+    t.ok((await marks()).includes(false))
+  })
+})
+
+t.test('no tag leads to a primary that keeps no slot', async t => {
+  const cluster = new Cluster(['redis://127.0.0.1:1'], { lazyConnect: true })
+  t.throws(() => new HashTags().leadingTo('127.0.0.1:1', cluster), /no slot is known/)
+})
+
+t.test('of what was changed a short while ago the newest is made again, and tried again where that fails', async t => {
+  const recent = new Recent()
+  let [made, failures] = [0, 3]
+  for (let index = 0; index < 20_001; index++) recent.add(async () => { made++ })
+  recent.add(async () => { if (failures-- > 0) throw new Error('not yet') })
+  t.equal(await recent.again(60_000), 0)
+  t.equal(made, 10_000)
+  recent.add(async () => { throw new Error('never') })
+  t.equal(await recent.again(60_000), 1)
+})
+
+t.test('a list of what is under way that is no list fails, and ends nobody', async t => {
+  const server = await sharedRedis()
+  const keyPrefix = newPrefix()
+  const store = await open(t, { url: server.url, keyPrefix })
+  const record = sessionRecord()
+  await store.insert([record], { op: record.op })
+  await server.command('set', `${keyPrefix}q`, 'theirs')
+  await t.rejects(store.endAll({ tenant: '', sub: 'alice' }, { reason: 'revoked', by: null, op: 'op' }), { code: 'FST_STORE_UNAVAILABLE' })
+  t.match(await store.get(record.id), { id: record.id })
+})
+
+t.test('a record of which a part cannot be read is ended, counted, and not told', async t => {
+  const server = await sharedRedis()
+  const keyPrefix = newPrefix()
+  const store = await open(t, { url: server.url, keyPrefix })
+  const record = sessionRecord()
+  await store.insert([record], { op: record.op })
+  const key = `${keyPrefix}s:${record.id}`
+  const value = String(await server.command('get', key))
+  await server.command('set', key, value.replace(/\{\}$/, '{'), 'KEEPTTL')
+  t.same(await store.end([record.id], { reason: 'revoked', by: null, op: 'op' }), [])
+  t.equal(store.corrupt, 1)
+})
+
+t.test('where nothing says since when marks are kept, it is from now on', async t => {
+  const server = await redisServer(t)
+  const store = await open(t, { url: server.url })
+  const issuedAt = store.now() - 1
+  await server.command('del', 'tr:b:')
+  t.equal(await store.marked('denylist', 'jti', issuedAt), true)
+  t.ok(Number(await server.command('pttl', 'tr:b:')) > 0)
+})
