@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { StoreUnavailable } from '../token-registry/index.ts'
 import { Connection, isCluster, type Client } from './connection.ts'
 import { StoreUnconfirmed } from './errors.ts'
 import type { Keys } from './keys.ts'
@@ -7,6 +8,9 @@ import { resultsOf } from './pipeline.ts'
 
 /** ms that a fence lives: as long as the scripts say */
 const FENCE_LIVES = 60_000
+
+/** Changes that wait while others are confirmed; what comes beyond them fails at once. */
+const MAX_WAITING = 10_000
 
 interface Job {
   /** @param fence a name for it */
@@ -36,6 +40,8 @@ export class Confirmed {
     const { client } = options
     // The copy of a host's client is our own.
     this.#copy = client === undefined ? null : isCluster(client) ? client.duplicate() : client.duplicate()
+    // What fails is told by the change that it fails; ioredis would print each attempt to connect.
+    this.#copy?.on('error', () => {})
     this.#connection = new Connection(this.#copy === null ? options : { ...options, client: this.#copy }, log)
     this.#keys = keys
     this.#timeout = Math.floor(options.commandTimeout / 2)
@@ -47,7 +53,8 @@ export class Confirmed {
       const job = { run, resolve, reject }
       const waiting = this.#waiting.get(tag)
       if (waiting === undefined) this.#runAll(tag, [job]).catch(reject)
-      else waiting.push(job)
+      else if (waiting.length < MAX_WAITING) waiting.push(job)
+      else reject(new StoreUnavailable('too many changes wait for replicas'))
     })
   }
 
