@@ -63,7 +63,7 @@ async function timeRevokeAll (): Promise<NonNullable<RedisTimings['revokeAll']>>
     const sub = `everywhere-${i}`
     await issueMany(MANY, () => sub)
     await redis.slowlog('RESET')
-    await redis.config('SET', 'slowlog-log-slower-than', 0)
+    await redis.config('SET', 'slowlog-log-slower-than', 500)
     const from = process.hrtime.bigint()
     const count = await registry.revokeAll({ sub })
     times.push(Number(process.hrtime.bigint() - from))

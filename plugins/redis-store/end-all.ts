@@ -1,6 +1,5 @@
 import type { EndAllQuery, EndCause, Subject } from '../token-registry/index.ts'
 import type { Connection } from './connection.ts'
-import { sliced } from './grouped.ts'
 import type { Keys } from './keys.ts'
 import { resultsOf } from './pipeline.ts'
 import { causeArguments } from './record.ts'
@@ -89,8 +88,8 @@ export class EndAll {
         count += ids.length
         told({ tag, at: Number(at), ids, values, expired, cause })
       }
-      const firsts = Array.from({ length: Math.ceil(size / SLICE) }, (_, index) => index * SLICE)
-      for (const together of sliced(firsts, SLICES_AHEAD)) await Promise.all(together.map(endFrom))
+      const firsts = Array.from({ length: Math.ceil(size / SLICE) }, (_, index) => index * SLICE).values()
+      await Promise.all(Array.from({ length: SLICES_AHEAD }, async () => { for (const first of firsts) await endFrom(first) }))
       return count
     }
     let ended = await endAside(sessionsAside, sessionCount)

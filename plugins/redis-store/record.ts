@@ -2,13 +2,13 @@ import { StoreCorrupt, type EndCause, type Ending, type SessionRecord } from '..
 
 /*
  * A session as Redis keeps it: lines of text, so that scripts change what they must and copy the rest byte for byte (cjson would make an empty
- * list an object, and round numbers).
+ * list an object, and round numbers). Short, since most of what Redis keeps is this.
  *
- *   L <use> <generation> <revision> <kid> <rotatedAt> <lastUsedAt> <idleTimeout> <issuedAt> <order> <expiresAt>
+ *   <use> <generation> <revision> <kid> <rotatedAt> <lastUsedAt> <idleTimeout> <issuedAt> <order> <expiresAt>
  *   op · tenant · sub · client · binding · origin · scope · version · meta         each on a line, as JSON
  *
- * `-` and an empty line stand for null. `order`: the microsecond in which it was stored, counted from `issuedAt`.
- * What has ended has two lines before that:
+ * Nothing stands for null, for the one tenant, and for an empty scope. Times but `issuedAt` count from it, in ms; `order`, the microsecond in which it
+ * was stored, does so in µs. What has ended has two lines before that:
  *
  *   E <at>
  *   reason · by · op                                                               each on a line, as JSON
@@ -16,7 +16,7 @@ import { StoreCorrupt, type EndCause, type Ending, type SessionRecord } from '..
 
 const uses = { session: 's', refresh: 'r', once: 'o' } as const
 const useOf = new Map<string | undefined, SessionRecord['use']>([['s', 'session'], ['r', 'refresh'], ['o', 'once']])
-const HEAD = 11
+const HEAD = 10
 const TEXTS = 9
 
 /** A record, and the place of its session among all: the microsecond of the epoch in which it was stored. */
@@ -26,11 +26,14 @@ export interface Stored {
   ending: Ending | null
 }
 
-/** What the script `insert` takes of a record: id, head, texts. */
-export function insertArguments (record: SessionRecord): Array<string | number> {
-  const { id, use, generation, revision, kid, rotatedAt, lastUsedAt, idleTimeout, issuedAt, expiresAt } = record
+/** A record that is not stored yet: the script `insert` says when. */
+export function encode (record: SessionRecord): string {
+  const { use, generation, revision, kid, rotatedAt, lastUsedAt, idleTimeout, issuedAt, expiresAt } = record
   const order = 0
-  return [id, uses[use], generation, revision, kid ?? '-', rotatedAt ?? '-', lastUsedAt, idleTimeout ?? '-', issuedAt, order, expiresAt, textsOf(record)]
+  const head = [uses[use], generation, revision, kid, rotatedAt === null ? null : rotatedAt - issuedAt, lastUsedAt - issuedAt, idleTimeout, issuedAt, order, expiresAt - issuedAt]
+  const { op, client, binding, origin, scope, version, meta } = record
+  const texts = [JSON.stringify(op), subjectLines(record), text(client), text(binding), text(origin), scope.length === 0 ? '' : JSON.stringify(scope), text(version), JSON.stringify(meta)]
+  return [head.join(' '), ...texts].join('\n') // of null, join makes nothing
 }
 
 /** What scripts take of a cause: reason, by, op. */
@@ -38,13 +41,9 @@ export function causeArguments ({ reason, by, op }: EndCause): string[] {
   return [text(reason), text(by), text(op)]
 }
 
-function textsOf ({ op, client, binding, origin, scope, version, meta, ...subject }: SessionRecord): string {
-  return [JSON.stringify(op), subjectLines(subject), text(client), text(binding), text(origin), JSON.stringify(scope), text(version), JSON.stringify(meta)].join('\n')
-}
-
 /** Tenant and sub, as they stand in a record and in the name of an index: a name that no other subject has. */
 export function subjectLines ({ tenant, sub }: { tenant: string, sub: string }): string {
-  return `${JSON.stringify(tenant)}\n${JSON.stringify(sub)}`
+  return `${tenant === '' ? '' : JSON.stringify(tenant)}\n${JSON.stringify(sub)}`
 }
 
 /** Text as JSON, which has no line breaks; null as nothing. */
@@ -53,7 +52,7 @@ export function text (value: string | null | undefined): string {
 }
 
 export function untext (line: string): string | null {
-  return line === '' ? null : JSON.parse(line)
+  return line === '' ? null : string(line)
 }
 
 /**
@@ -76,44 +75,48 @@ function decodeLines (id: string, lines: readonly string[]): Omit<Stored, 'endin
   if (lines.length !== 1 + TEXTS) throw new SyntaxError(`${lines.length} lines`)
   const [head = '', op = '', tenant = '', sub = '', client = '', binding = '', origin = '', scope = '', version = '', meta = ''] = lines
   const parts = head.split(' ')
-  const [state, useName, generation, revision, kid, rotatedAt, lastUsedAt, idleTimeout, issuedAt, order, expiresAt] = parts
+  const [useName, generation, revision, kid, rotatedAt, lastUsedAt, idleTimeout, issued, order, expiresAt] = parts
   const use = useOf.get(useName)
-  if (state !== 'L' || use === undefined || parts.length !== HEAD) throw new SyntaxError('no record')
+  if (use === undefined || parts.length !== HEAD) throw new SyntaxError('no record')
 
+  const issuedAt = integer(issued)
   const session: SessionRecord = {
     id,
-    tenant: JSON.parse(tenant),
-    sub: JSON.parse(sub),
+    tenant: tenant === '' ? '' : string(tenant),
+    sub: string(sub),
     client: untext(client),
     use,
-    scope: JSON.parse(scope),
+    scope: scope === '' ? [] : JSON.parse(scope),
     generation: integer(generation),
     revision: integer(revision),
-    issuedAt: integer(issuedAt),
-    expiresAt: integer(expiresAt),
-    idleTimeout: nullable(idleTimeout),
-    lastUsedAt: integer(lastUsedAt),
-    rotatedAt: nullable(rotatedAt),
+    issuedAt,
+    expiresAt: issuedAt + integer(expiresAt),
+    idleTimeout: idleTimeout === '' ? null : integer(idleTimeout),
+    lastUsedAt: issuedAt + integer(lastUsedAt),
+    rotatedAt: rotatedAt === '' ? null : issuedAt + integer(rotatedAt),
     origin: untext(origin),
     binding: untext(binding),
     meta: JSON.parse(meta),
-    kid: nullable(kid),
-    op: JSON.parse(op)
+    kid: kid === '' ? null : integer(kid),
+    op: string(op)
   }
-  if (version !== '') session.version = JSON.parse(version)
-  return { session, order: session.issuedAt * 1000 + integer(order) }
+  if (version !== '') session.version = string(version)
+  return { session, order: issuedAt * 1000 + integer(order) }
 }
 
 function endingOf ({ id, tenant, sub }: SessionRecord, [first = '', reason = '', by = '', op = '']: readonly string[]): Ending {
-  return { id, tenant, sub, reason: JSON.parse(reason), by: untext(by), op: JSON.parse(op), at: integer(first.slice('E '.length)) }
+  return { id, tenant, sub, reason: string(reason), by: untext(by), op: string(op), at: integer(first.slice('E '.length)) }
+}
+
+/** A line of JSON that is text: of most, the quotes need only be taken off. */
+function string (line: string): string {
+  const value = /^"[^"\\]*"$/.test(line) ? line.slice(1, -1) : JSON.parse(line)
+  if (typeof value !== 'string') throw new SyntaxError('no text')
+  return value
 }
 
 function integer (digits: string | undefined): number {
   const number = Number(digits)
   if (digits === undefined || digits === '' || !Number.isSafeInteger(number)) throw new SyntaxError('no number')
   return number
-}
-
-function nullable (digits: string | undefined): number | null {
-  return digits === '-' ? null : integer(digits)
 }

@@ -14,7 +14,8 @@ import { grouped, sliced } from './grouped.ts'
 import { Indexes, type IndexName } from './indexes.ts'
 import { isId, type Keys } from './keys.ts'
 import { Marks } from './marks.ts'
-import { causeArguments, decode, insertArguments, subjectLines, text, untext, type Stored } from './record.ts'
+import { causeArguments, decode, encode, subjectLines, text, untext, type Stored } from './record.ts'
+import { Reads } from './reads.ts'
 import { Recent } from './recent.ts'
 import { Runner } from './runner.ts'
 import { touch, update } from './scripts/change.ts'
@@ -61,6 +62,7 @@ export class RedisStore implements TokenStore {
   readonly #connection: Connection
   readonly #keys: Keys
   readonly #coherence: Coherence
+  readonly #reads: Reads
   readonly #runner: Runner
   readonly #claims: Claims
   readonly #endAll: EndAll
@@ -84,6 +86,7 @@ export class RedisStore implements TokenStore {
     this.#settings = settings
     this.#confirmed = confirmed
     const now = (): number => coherence.now()
+    this.#reads = new Reads(connection)
     this.#runner = new Runner(connection, keys, settings.keepEndings, confirmed)
     this.#claims = new Claims(connection, keys, this.#runner, now, settings.keepEndings)
     this.#endAll = new EndAll(connection, keys, this.#runner, now)
@@ -136,7 +139,7 @@ export class RedisStore implements TokenStore {
   }
 
   async get (id: string): Promise<SessionRecord | null> {
-    const stored = await this.#read('get', id)
+    const stored = await this.#read(id)
     return stored !== null && stored.ending === null && !this.#isOver(stored) ? stored.session : null
   }
 
@@ -231,12 +234,12 @@ export class RedisStore implements TokenStore {
   }
 
   async ending (id: string): Promise<Ending | null> {
-    const stored = await this.#read('ending', id)
+    const stored = await this.#read(id)
     if (stored === null) return await this.#nothing(id)
     if (stored.ending !== null) return stored.ending
     if (!this.#isOver(stored)) return null
     await this.#expire([id], stored.tag)
-    return (await this.#read('ending', id))?.ending ?? null
+    return (await this.#read(id))?.ending ?? null
   }
 
   async find (query: SessionQuery, page: Page): Promise<FoundSessions> {
@@ -298,7 +301,7 @@ export class RedisStore implements TokenStore {
     const taken = strangers.length === 0 ? undefined : await this.#claims.add(strangers, tag, op)
     if (taken !== undefined) return refuse({ reason: 'exists', id: taken })
     const reply = await this.#runner.runOn<InsertReply>('insert', insert, tag, ids, [
-      JSON.stringify(op), REPEATABLE, this.now(), JSON.stringify(limits.map(limit => limitArgument(limit, own))), own.length, ...own.flatMap(insertArguments)
+      JSON.stringify(op), REPEATABLE, this.now(), JSON.stringify(limits.map(limit => limitArgument(limit, own))), own.length, ...own.flatMap(record => [record.id, encode(record)])
     ])
     if (reply[0] !== 'ok') await this.#claims.takeBack(strangers, tag, op)
     switch (reply[0]) {
@@ -345,17 +348,17 @@ export class RedisStore implements TokenStore {
   }
 
   /** A session, or how it ended, and the tag of the slot where it is. */
-  async #read (operation: string, id: string): Promise<Stored & { tag: string } | null> {
+  async #read (id: string): Promise<Stored & { tag: string } | null> {
     if (!isId(id)) return null
     const tag = this.#keys.tagOfId(id)
     const keys = [this.#keys.session(id), this.#keys.use(id)]
     if (tag !== '') keys.push(this.#keys.pointer(id))
-    const [value, used, pointer] = await this.#connection.ask(operation, client => client.mget(keys))
+    const [value, used, pointer] = await this.#reads.read(tag, keys)
     if (typeof value === 'string') return { ...this.#decode(id, value, used), tag }
     if (typeof pointer !== 'string') return null
 
     const home = pointer.slice(0, pointer.indexOf(' '))
-    const [there, usedThere] = await this.#connection.ask(operation, client => client.mget(this.#keys.session(id, home), this.#keys.use(id, home)))
+    const [there, usedThere] = await this.#reads.read(home, [this.#keys.session(id, home), this.#keys.use(id, home)])
     return typeof there === 'string' ? { ...this.#decode(id, there, usedThere), tag: home } : null
   }
 

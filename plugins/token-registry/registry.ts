@@ -71,7 +71,7 @@ export class TokenRegistry {
   readonly #verifier: Verifier
   readonly #validate: Validator
   readonly #unsubscribe: ReadonlyArray<() => void>
-  readonly #opPrefix = randomBytes(9).toString('base64url')
+  readonly #opPrefix = randomBytes(6).toString('base64url')
   #operations = 0
 
   /**

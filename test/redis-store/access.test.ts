@@ -159,7 +159,7 @@ t.test('a prefix means itself, whatever a pattern or a script could take it for'
   const near = ['a:', 'b:', 'xx', 'a', '\\\\', '\\a', 'ab']
   for (const prefix of near) {
     await client.set(`${prefix}s:${sessionRecord().id}`, 'of somebody else')
-    await client.zadd(`${prefix}x:""\n"alice"`, 1, 'of somebody else')
+    await client.zadd(`${prefix}x:\n"alice"`, 1, 'of somebody else')
   }
   const before = await others(client, prefixes)
   const stores = await Promise.all(prefixes.map(async keyPrefix => await createRedisStore({ url: server.url, keyPrefix })))

@@ -16,7 +16,7 @@ if state ~= 'live' then return { state } end
 
 local oldScope, oldVersion, oldMeta = string.match(record.rest, '^([^\\n]*)\\n([^\\n]*)\\n([^\\n]*)$')
 if not oldScope then return { 'corrupt' } end
-local newIdle = idle == '' and record.idle or idle
+local newIdle = idle == '' and record.idle or tonumber(idle)
 local rest = table.concat({ scope == '' and oldScope or scope, version == '' and oldVersion or version, meta == '' and oldMeta or meta }, '\\n')
 if revision ~= '' and tonumber(revision) ~= record.revision then
   -- A repeated update finds its own work done.
@@ -47,7 +47,7 @@ for i = 4, #ARGV, 2 do
   if state == 'live' and at > record.usedAt then
     record.usedAt = at
     redis.call('SET', named('u', id), int(at), 'PXAT', int(record.expiresAt))
-    if record.idle ~= '-' then relist(id, record) end
+    if record.idle then relist(id, record) end
   end
 end
 return { expired, moved, homes }

@@ -72,26 +72,22 @@ return { redis.call('ZCARD', KEYS[3]), redis.call('ZCARD', KEYS[4]), others }
 export const endSlice = new Script(`
 local reason, by, op, first, last, wanted, again = unpack(ARGV, 4)
 local ids, was, expired, keys = {}, {}, {}, {}
-local kept, slice = {}, {}
+local kept, slice, ranks = {}, {}, {}
 for i = 11, #ARGV do kept[ARGV[i]] = true end
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], first, last)) do
-  if not kept[id] then slice[#slice + 1] = id end
+for i, id in ipairs(redis.call('ZRANGE', KEYS[1], first, last)) do
+  if not kept[id] then ranks[#slice + 1] = first + i - 1 slice[#slice + 1] = id end
 end
 if #slice == 0 then return { int(now), ids, was, expired } end
 for i, id in ipairs(slice) do keys[2 * i - 1], keys[2 * i] = named('s', id), named('u', id) end
 local found = redis.call('MGET', unpack(keys))
 local head = 'E ' .. int(now) .. '\\n' .. table.concat({ reason, by, op }, '\\n') .. '\\n'
-
--- Of what was not used since it was written no more need be understood than that it lives: that is most of a slice, and a third of the time.
-local function unused (text)
-  local usedAt, idle, expiresAt = string.match(text, '^L %a %d+ %d+ %-?%d* %-?%d* (%d+) (%-?%d*) %d+ %-?%d+ (%d+)\\n')
-  return expiresAt and tonumber(expiresAt) > now and (idle == '-' or usedAt + (tonumber(idle) or -now) > now)
-end
+-- Of what comes after these, and was not used since it was written, no more need be understood than that it has not ended: most of a slice.
+local over = redis.call('ZCOUNT', KEYS[1], '-inf', int(now))
 
 for i, id in ipairs(slice) do
   local text, used = found[2 * i - 1], found[2 * i]
   local state, record, ending
-  if text and not used and unused(text) then
+  if text and not used and ranks[i] >= over and string.find(text, '^[sro]') then
     redis.call('SET', keys[2 * i - 1], head .. text, 'PX', keep)
     tell(keys[2 * i - 1])
     ids[#ids + 1] = id

@@ -3,21 +3,17 @@ import { Script } from './script.ts'
 /**
  * Stores the records of one subject, all or none.
  *
- * ARGV: op, ms for which what it evicted is known again, the caller's clock, limits as JSON, how many records, then of each what `insertArguments` gives.
+ * ARGV: op, ms for which what it evicted is known again, the caller's clock, limits as JSON, how many records, then the id of each and itself.
  * Returns `ok`, the records, the evicted ids and records; or `exists`, an id; `origin`, an id; `limit`, its position, how many there are.
  */
 export const insert = new Script(`
 local op, keepOp, theirs, limits, count = ARGV[4], ARGV[5], tonumber(ARGV[6]), cjson.decode(ARGV[7]), tonumber(ARGV[8])
 local moved = now - theirs
-local WIDTH = 12
 local ids, records = {}, {}
 for i = 1, count do
-  local at = 8 + (i - 1) * WIDTH
-  local id, text = ARGV[at + 1], ARGV[at + 12]
-  local head = { unpack(ARGV, at + 2, at + 11) }
-  local record = parse('L ' .. table.concat(head, ' ') .. '\\n' .. text)
+  local id, record = ARGV[7 + 2 * i], parse(ARGV[8 + 2 * i])
   record.issuedAt, record.expiresAt, record.usedAt = record.issuedAt + moved, record.expiresAt + moved, record.usedAt + moved
-  if record.rotatedAt ~= '-' then record.rotatedAt = int(tonumber(record.rotatedAt) + moved) end
+  if record.rotatedAt then record.rotatedAt = record.rotatedAt + moved end
   record.order = micros + i - record.issuedAt * 1000
   ids[i], records[i] = id, record
 end

@@ -32,30 +32,30 @@ local function underWay (subject) return prefix .. 'ca:' .. tag .. subject end
 -- What an operation ended beside what it named.
 local function endedBy (op, subject) return prefix .. 'p:' .. tag .. subject .. '\\n' .. op end
 
-local RECORD = '^L (%a) (%d+) (%d+) (%S+) (%S+) (%d+) (%S+) (%d+) (%-?%d+) (%d+)\\n' ..
+local RECORD = '^([sro]) (%d+) (%d+) (%d*) (%-?%d*) (%-?%d+) (%d*) (%d+) (%-?%d+) (%-?%d+)\\n' ..
   '([^\\n]*)\\n([^\\n]*\\n[^\\n]*)\\n([^\\n]*)\\n([^\\n]*)\\n([^\\n]*)\\n()'
 
 local function parse (text)
-  local use, generation, revision, kid, rotatedAt, usedAt, idle, issuedAt, order, expiresAt, op, subject, client, binding, origin, rest = string.match(text, RECORD)
-  if not use then return nil end
-  for _, digits in ipairs({ kid, rotatedAt, idle }) do if digits ~= '-' and not tonumber(digits) then return nil end end
+  local use, generation, revision, kid, rotatedAfter, usedAfter, idle, issuedAt, order, lifetime, op, subject, client, binding, origin, rest = string.match(text, RECORD)
+  if not use or rotatedAfter == '-' then return nil end
+  issuedAt = tonumber(issuedAt)
   return {
-    use = use, generation = tonumber(generation), revision = tonumber(revision), kid = kid, rotatedAt = rotatedAt, usedAt = tonumber(usedAt), idle = idle,
-    issuedAt = tonumber(issuedAt), order = tonumber(order), expiresAt = tonumber(expiresAt),
+    use = use, generation = tonumber(generation), revision = tonumber(revision), kid = kid, rotatedAt = rotatedAfter ~= '' and issuedAt + rotatedAfter,
+    usedAt = issuedAt + usedAfter, idle = tonumber(idle), issuedAt = issuedAt, order = tonumber(order), expiresAt = issuedAt + lifetime,
     op = op, subject = subject, client = client, binding = binding, origin = origin, rest = string.sub(text, rest)
   }
 end
 
 local function written (record)
+  local issuedAt = record.issuedAt
   return table.concat({
-    'L ' .. record.use, int(record.generation), int(record.revision), record.kid, record.rotatedAt, int(record.usedAt), record.idle,
-    int(record.issuedAt), int(record.order), int(record.expiresAt)
+    record.use, int(record.generation), int(record.revision), record.kid, record.rotatedAt and int(record.rotatedAt - issuedAt) or '', int(record.usedAt - issuedAt),
+    record.idle and int(record.idle) or '', int(issuedAt), int(record.order), int(record.expiresAt - issuedAt)
   }, ' ') .. '\\n' .. table.concat({ record.op, record.subject, record.client, record.binding, record.origin, record.rest }, '\\n')
 end
 
 local function deadlineOf (record)
-  if record.idle == '-' then return record.expiresAt end
-  return math.min(record.expiresAt, record.usedAt + tonumber(record.idle))
+  return record.idle and math.min(record.expiresAt, record.usedAt + record.idle) or record.expiresAt
 end
 
 -- 'none', 'corrupt', 'live', 'expired' or 'ended'; then the record as it last was, and how it ended

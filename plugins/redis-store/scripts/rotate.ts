@@ -34,7 +34,7 @@ if binding ~= record.binding then return { 'binding' } end
 
 local behind = record.generation - generation
 if behind == 1 and record.op == op then return { 'rotated', written(record) } end
-if behind == 1 and record.rotatedAt ~= '-' and math.abs(now - tonumber(record.rotatedAt)) < window then return { 'repeated', written(record) } end
+if behind == 1 and record.rotatedAt and math.abs(now - record.rotatedAt) < window then return { 'repeated', written(record) } end
 if behind > 0 then
   local reason = behind == 1 and '"reuse_recent"' or '"reuse_stale"'
   local ended = { { id = id, record = record } }
@@ -63,9 +63,9 @@ if behind > 0 then
 end
 
 record.generation, record.kid, record.op = generation + 1, kid, op
-record.rotatedAt = int(now)
+record.rotatedAt = now
 record.usedAt = math.max(record.usedAt, now)
 save(id, record, { 'KEEPTTL' })
-if record.idle ~= '-' then relist(id, record) end
+if record.idle then relist(id, record) end
 return { behind < 0 and 'recovered' or 'rotated', written(record) }
 `)
