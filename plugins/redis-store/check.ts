@@ -33,8 +33,9 @@ export interface CheckReport {
  */
 export async function check (connection: Connection, keys: Keys, indexes: Indexes, keepEndings: number, repair: boolean): Promise<CheckReport> {
   const report: CheckReport = { sessions: 0, unlisted: 0, orphans: 0, corrupt: 0, endless: 0 }
+  // Each is given at least one key.
   const run = async (script: Script, primary: Redis, names: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> =>
-    await connection.ask('check', () => script.run(primary, names, [keys.prefix, keys.tagIn(names[0] ?? ''), keepEndings, repair ? 1 : 0, ...args]))
+    await connection.ask('check', () => script.run(primary, names, [keys.prefix, keys.tagIn(names[0] as string), keepEndings, repair ? 1 : 0, ...args]))
 
   for (const primary of connection.primaries()) {
     for await (const names of scan(connection, primary, keys.pattern('s'), 'string')) {
@@ -73,12 +74,11 @@ async function orphansOf (look: (first: number) => Promise<unknown>, repair: boo
 
 function sessionsOf (ids: readonly string[], values: ReadonlyArray<string | null>): SessionRecord[] {
   return ids.flatMap((id, index) => {
-    const value = values[index]
     try {
-      const stored = typeof value === 'string' ? decode(id, value) : null
-      return stored === null || stored.ending !== null ? [] : [stored.session]
+      const { session, ending } = decode(id, String(values[index]))
+      return ending === null ? [session] : []
     } catch {
-      return [] // counted as corrupt
+      return [] // counted as corrupt, or gone since
     }
   })
 }

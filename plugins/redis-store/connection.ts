@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { Cluster, Redis } from 'ioredis'
 import { StoreTimeout, StoreUnavailable, within } from '../token-registry/index.ts'
-import { discreet, lastNodeError, StoreAbsent, StoreOptions } from './errors.ts'
+import { discreet, lastNodeError, StoreAbsent } from './errors.ts'
 import type { Address, ResolvedOptions } from './options.ts'
 import { Sentinels } from './sentinels.ts'
 
@@ -35,7 +35,6 @@ export class Connection {
   #leftAt = -Infinity
   #refusalTold = false
 
-  /** @throws {StoreOptions} */
   constructor (options: ResolvedOptions, log: (error: unknown, message: string) => void) {
     const { client, sentinels, name = '' } = options
     this.#options = options
@@ -43,7 +42,6 @@ export class Connection {
     this.where = placeOf(options)
     this.#sentinels = sentinels === undefined ? null : new Sentinels(sentinels, name, address => this.#newSentinel(address), primary => this.#replace(primary))
     this.#client = client ?? (this.#sentinels === null ? this.#make() : ended())
-    if (client?.options.keyPrefix) throw new StoreOptions('client has a keyPrefix of its own, which scripts would not see: give keyPrefix to redis-store instead')
   }
 
   get client (): Client {
@@ -66,7 +64,7 @@ export class Connection {
     } catch (error) {
       const told = this.#fault ?? (error instanceof Error && error.cause instanceof Error ? error.cause : error)
       const fault = discreet(lastNodeError(told) ?? told)
-      throw new StoreAbsent(this.where, fault instanceof Error ? fault.message || fault.name : String(fault), { cause: fault })
+      throw new StoreAbsent(this.where, String(fault).replace(/^\w*Error: /, ''), { cause: fault })
     }
   }
 
@@ -190,7 +188,6 @@ export class Connection {
   }
 
   #replace (primary?: Address): void {
-    if (this.#closed) return
     clearTimeout(this.#replacing)
     const old = this.#client
     this.#client = this.#make(primary)
@@ -209,9 +206,8 @@ export class Connection {
   #connect (primary?: Address): Client {
     const { url, nodes, database } = this.#options
     const own = { ...this.#common(), ...this.#access(), lazyConnect: true, enableOfflineQueue: false, retryStrategy: backoff }
-    if (url !== undefined) return new Redis(url, { ...own, ...database !== undefined && { db: database } })
-    if (primary !== undefined) return new Redis({ ...own, ...primary, db: database ?? 0 })
-    return new Cluster([...nodes ?? []], {
+    if (nodes === undefined) return url === undefined ? new Redis({ ...own, ...primary, db: database ?? 0 }) : new Redis(url, { ...own, ...database !== undefined && { db: database } })
+    return new Cluster([...nodes], {
       redisOptions: { ...this.#common(), ...this.#access() },
       lazyConnect: true,
       enableOfflineQueue: false,

@@ -142,8 +142,7 @@ function checkClient (options: Given): void {
   }
   const client: unknown = options.client
   if (!isClient(client)) return refuse('client is no client of ioredis: with @fastify/redis it is fastify.redis, or fastify.redis.<namespace>')
-  const redisOptions = 'redisOptions' in client.options ? client.options.redisOptions : undefined
-  if (client.options.keyPrefix || redisOptions?.keyPrefix) refuse('client has a keyPrefix of its own, which scripts would not see: give keyPrefix to redis-store instead')
+  if (client.options.keyPrefix) refuse('client has a keyPrefix of its own, which scripts would not see: give keyPrefix to redis-store instead')
 }
 
 function isClient (client: unknown): client is Client {

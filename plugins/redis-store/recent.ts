@@ -1,3 +1,5 @@
+import { StoreLost } from './errors.ts'
+
 /** ms that a change is remembered, and how many at most */
 const REMEMBERED = 10 * 60_000
 const MAX = 10_000
@@ -26,9 +28,9 @@ export class Recent {
   /**
    * Makes again what was made in the last so many ms.
    *
-   * @returns how many could not be
+   * @throws {StoreLost} where some could not be
    */
-  async again (ms: number): Promise<number> {
+  async again (ms: number): Promise<void> {
     const since = performance.now() - Math.min(ms + MARGIN, REMEMBERED)
     let left = this.#changes.filter(({ at }) => at >= since)
     for (let tried = 0; tried < TRIES && left.length > 0; tried++) {
@@ -40,6 +42,6 @@ export class Recent {
       }
       left = failed
     }
-    return left.length
+    if (left.length > 0) throw new StoreLost()
   }
 }

@@ -1,4 +1,4 @@
-import { StoreCorrupt, type EndCause, type Ending, type SessionRecord } from '../token-registry/index.ts'
+import { StoreCorrupt, type EndCause, type Ending, type SessionMeta, type SessionRecord } from '../token-registry/index.ts'
 
 /*
  * A session as Redis keeps it: lines of text, so that scripts change what they must and copy the rest byte for byte (cjson would make an empty
@@ -86,7 +86,7 @@ function decodeLines (id: string, lines: readonly string[]): Omit<Stored, 'endin
     sub: string(sub),
     client: untext(client),
     use,
-    scope: scope === '' ? [] : JSON.parse(scope),
+    scope: scope === '' ? [] : list(scope),
     generation: integer(generation),
     revision: integer(revision),
     issuedAt,
@@ -96,7 +96,7 @@ function decodeLines (id: string, lines: readonly string[]): Omit<Stored, 'endin
     rotatedAt: rotatedAt === '' ? null : issuedAt + integer(rotatedAt),
     origin: untext(origin),
     binding: untext(binding),
-    meta: JSON.parse(meta),
+    meta: object(meta),
     kid: kid === '' ? null : integer(kid),
     op: string(op)
   }
@@ -112,6 +112,18 @@ function endingOf ({ id, tenant, sub }: SessionRecord, [first = '', reason = '',
 function string (line: string): string {
   const value = /^"[^"\\]*"$/.test(line) ? line.slice(1, -1) : JSON.parse(line)
   if (typeof value !== 'string') throw new SyntaxError('no text')
+  return value
+}
+
+function list (line: string): string[] {
+  const value: unknown = JSON.parse(line)
+  if (!Array.isArray(value)) throw new SyntaxError('no list')
+  return value
+}
+
+function object (line: string): SessionMeta {
+  const value: unknown = JSON.parse(line)
+  if (typeof value !== 'object' || value === null) throw new SyntaxError('no object')
   return value
 }
 

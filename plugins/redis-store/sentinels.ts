@@ -73,8 +73,7 @@ export class Sentinels {
       if (client.status === 'wait' || client.status === 'end') await client.connect()
       // In this order: a name may be newer than the failover that it is believed for, never older.
       const [about, address] = await Promise.all([client.call('SENTINEL', 'MASTER', this.#name), client.call('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', this.#name)])
-      const [facts, [host, port]] = [texts(about), texts(address)]
-      if (host === undefined) throw new Error(`a Sentinel does not know ${this.#name}`)
+      const [facts, [host, port]] = [about, address] as [string[], [string, string]] // one that does not know the name answers the first with an error
       this.#words.set(client, { epoch: Number(facts[facts.indexOf('config-epoch') + 1]), primary: { host, port: Number(port) } })
     } catch (error) {
       this.#words.delete(client)
@@ -96,8 +95,4 @@ export class Sentinels {
 
 function isSame (a: Address, b: Address | null): boolean {
   return a.host === b?.host && a.port === b.port
-}
-
-function texts (answer: unknown): string[] {
-  return Array.isArray(answer) ? answer.map(String) : []
 }

@@ -3,10 +3,13 @@ import { Command, type Cluster } from 'ioredis'
 /** Text to try, before it counts as found that a primary keeps no slot. */
 const TRIES = 200_000
 
+function slotOf (key: string): number {
+  return new Command('get', [key]).getSlot() as number // a command that names a key has one
+}
+
 /** The address of the primary that keeps a key. */
 export function keeperOf (key: string, { slots }: Cluster): string | undefined {
-  const slot = new Command('get', [key]).getSlot()
-  return slot === null ? undefined : slots[slot]?.[0]
+  return slots[slotOf(key)]?.[0]
 }
 
 /** Hash tags that lead to a primary of a Cluster, of which it may keep a single slot. */
@@ -19,8 +22,8 @@ export class HashTags {
     if (tag !== undefined && slots[known]?.[0] === address) return tag
     for (let text = 0; text < TRIES; text++) {
       const tag = `{${text}}`
-      const slot = new Command('get', [tag]).getSlot()
-      if (slot === null || slots[slot]?.[0] !== address) continue
+      const slot = slotOf(tag)
+      if (slots[slot]?.[0] !== address) continue
       this.#found.set(address, [slot, tag])
       return tag
     }

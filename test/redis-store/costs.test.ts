@@ -237,14 +237,14 @@ t.test('a value that cannot be read fails for its session alone, and is counted'
   const set = (changed: (value: string) => string) => async (value: string, key: string) => await client.set(key, changed(value), 'KEEPTTL')
   /** Replaces a part of the first line, or one of the lines that follow. */
   const part = (index: number) => set(value => value.replace(/^.*/, head => head.split(' ').with(index, 'x').join(' ')))
-  const line = (index: number) => set(value => value.split('\n').with(index, '{x').join('\n'))
+  const line = (index: number, text = '{x') => set(value => value.split('\n').with(index, text).join('\n'))
   const damages: ReadonlyArray<readonly [string, (value: string, key: string) => unknown]> = [
     ['garbage', set(() => 'garbage')],
     ['nothing', set(() => '')],
     ['bytes', async (_, key) => await client.set(key, randomBytes(300), 'KEEPTTL')],
     ...range(60).map(i => [`the first ${i} %`, set(value => value.slice(0, value.length * i / 100))] as const),
     ...range(10).map(i => [`part ${i}`, part(i)] as const),
-    ...range(9).map(i => [`line ${i + 1}`, line(i + 1)] as const)
+    ...range(9).flatMap(i => [[`line ${i + 1}`, line(i + 1)] as const, [`a number in line ${i + 1}`, line(i + 1, '7')] as const])
   ]
   for (const [what, change] of damages) {
     const { token, id } = await broken(change)

@@ -1,4 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { setTimeout as after } from 'node:timers/promises'
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { Confirmed } from '../../plugins/redis-store/confirmed.ts'
@@ -11,6 +13,7 @@ import type { RedisStore } from '../../plugins/redis-store/redis-store.ts'
 import { HashTags } from '../../plugins/redis-store/slots.ts'
 import { sessionRecord } from '../../plugins/testing/index.ts'
 import { redisCluster, redisSentinels, redisServer, sharedRedis, until } from '../support/redis.ts'
+import { RecordedRedis } from '../support/recorded.ts'
 import { newPrefix } from '../support/redis-store.ts'
 
 const unconfirmed = { code: 'FST_STORE_UNCONFIRMED' }
@@ -51,6 +54,13 @@ t.test('changes are confirmed on a copy of a host\'s client, which is closed wit
   const confirmed = new Confirmed(resolveOptions({ url: String(primary?.url) }), keys, log)
   t.teardown(() => confirmed.close())
   await confirmed.open()
+  const released = new AbortController()
+  const first = confirmed.run('', async () => { await once(released.signal, 'abort') })
+  const waiting = Array.from({ length: 10_000 }, () => confirmed.run('', async () => { throw new Error('let go') }))
+  await t.rejects(confirmed.run('', async () => {}), { code: 'FST_STORE_UNAVAILABLE', message: /too many changes wait/ })
+  released.abort()
+  await t.rejects(Promise.all([first, ...waiting]))
+  await Promise.allSettled([first, ...waiting])
   await t.rejects(confirmed.run('', async () => 'as where a new primary has lost the fence'), { ...unconfirmed, message: /a new primary lacks it/ })
   await t.rejects(confirmed.run('', async () => { throw new Error('refused') }), { code: 'FST_STORE_UNAVAILABLE' }, 'what was not made needs no confirmation')
   await t.rejects(confirmed.run('', async client => {
@@ -81,6 +91,7 @@ t.test('in a Cluster', async t => {
     for (const [ago, inserted] of [[1000, 0], [60_000, 1]] as const) {
       await server.command('set', pointer, `{none} ${store.now() - ago} "op"`, 'PX', '60000')
       const record = sessionRecord({ id })
+      t.equal(await store.get(id), null)
       t.equal((await store.insert([record], { op: record.op })).inserted.length, inserted)
     }
     t.match(await store.get(id), { id })
@@ -108,6 +119,14 @@ t.test('in a Cluster', async t => {
     await until('marks to be taken for set', servers, async () => (await marks()).includes(true))
     t.ok((await marks()).includes(false))
   })
+
+  await t.test('what goes through all primaries fails where one is away', async t => {
+    const store = await open(t, { nodes, keyPrefix })
+    await store.check()
+    await servers[0]?.kill()
+    await until('its end to be noticed', servers, async () =>
+      await store.check().then(() => false, error => error.code === 'FST_STORE_UNAVAILABLE' && error.message.includes('the primary at')))
+  })
 })
 
 t.test('no tag leads to a primary that keeps no slot', async t => {
@@ -120,10 +139,10 @@ t.test('of what was changed a short while ago the newest is made again, and trie
   let [made, failures] = [0, 3]
   for (let index = 0; index < 20_001; index++) recent.add(async () => { made++ })
   recent.add(async () => { if (failures-- > 0) throw new Error('not yet') })
-  t.equal(await recent.again(60_000), 0)
+  await recent.again(60_000)
   t.equal(made, 10_000)
   recent.add(async () => { throw new Error('never') })
-  t.equal(await recent.again(60_000), 1)
+  await t.rejects(recent.again(60_000), { code: 'FST_STORE_LOST' })
 })
 
 t.test('a list of what is under way that is no list fails, and ends nobody', async t => {
@@ -157,4 +176,97 @@ t.test('where nothing says since when marks are kept, it is from now on', async 
   await server.command('del', 'tr:b:')
   t.equal(await store.marked('denylist', 'jti', issuedAt), true)
   t.ok(Number(await server.command('pttl', 'tr:b:')) > 0)
+})
+
+t.test('what has expired is neither rotated nor changed, and told once', async t => {
+  const server = await sharedRedis()
+  const store = await open(t, { url: server.url, keyPrefix: newPrefix() })
+  const told: string[] = []
+  store.onExpire(({ id }, { reason }) => told.push(`${id} ${reason}`))
+  const now = store.now()
+  const records = ['a', 'b'].map(sub => sessionRecord({ sub, issuedAt: now, lastUsedAt: now, rotatedAt: now - 7, expiresAt: now + 200 }))
+  const { inserted } = await store.insert(records, { op: 'op' })
+  for (const { rotatedAt, issuedAt } of inserted) t.equal(rotatedAt, issuedAt - 7, 'times keep their distance')
+  await after(300)
+
+  const [rotated, changed] = records.map(({ id }) => id) as [string, string]
+  const presented = { once: false, generation: 0, kid: 1, binding: null, reuseWindow: 0, by: null }
+  t.same(await store.rotate(rotated, presented, 'other'), { status: 'unknown' })
+  t.equal(await store.update(changed, { scope: [] }), null)
+  await until('both to be told', [server], () => told.length >= 2)
+  t.same(told.sort(), [`${rotated} expired`, `${changed} expired`].sort())
+})
+
+t.test('of the uses of a session the last one counts', async t => {
+  const server = await sharedRedis()
+  const store = await open(t, { url: server.url, keyPrefix: newPrefix() })
+  const record = sessionRecord()
+  const [{ issuedAt } = record] = (await store.insert([record], { op: record.op })).inserted
+  await store.touch([5, 9, 7].map(ms => ({ id: record.id, at: issuedAt + ms })))
+  t.equal((await store.get(record.id))?.lastUsedAt, issuedAt + 9)
+})
+
+t.test('a session that is gone when its ending is asked for has none', async t => {
+  const server = await sharedRedis()
+  const keyPrefix = newPrefix()
+  const client = new Redis(server.url)
+  t.teardown(() => client.disconnect())
+  const store = await open(t, { client, keyPrefix })
+  const now = store.now()
+  const record = sessionRecord({ issuedAt: now, lastUsedAt: now, expiresAt: now + 50 })
+  await store.insert([record], { op: record.op })
+  await after(100)
+  const evalsha = client.evalsha.bind(client)
+  t.capture(client, 'evalsha', async (...args: Parameters<typeof evalsha>) => {
+    await client.del(`${keyPrefix}s:${record.id}`)
+    return await evalsha(...args)
+  })
+  t.equal(await store.ending(record.id), null)
+})
+
+t.test('reuse of a session that cannot be shown fails, and ends it', async t => {
+  const server = await sharedRedis()
+  const keyPrefix = newPrefix()
+  const store = await open(t, { url: server.url, keyPrefix })
+  const record = sessionRecord()
+  await store.insert([record], { op: record.op })
+  const presented = { once: false, generation: 0, kid: 1, binding: null, reuseWindow: 0, by: null }
+  await store.rotate(record.id, presented, 'one')
+  const key = `${keyPrefix}s:${record.id}`
+  await server.command('set', key, String(await server.command('get', key)).replace(/\{\}$/, '{'), 'KEEPTTL')
+  await t.rejects(store.rotate(record.id, presented, 'two'), { code: 'FST_STORE_CORRUPT' })
+  t.match(await server.command('get', key), /^E /)
+})
+
+t.test('who asks for the same mark at once shares the answer, and ten thousand are remembered', async t => {
+  const client = new RecordedRedis((await sharedRedis()).url)
+  t.teardown(() => client.disconnect())
+  const store = await open(t, { client, keyPrefix: newPrefix() })
+  await until('a heartbeat', [], () => store.staleness < 1000)
+  const reads = async (work: () => Promise<unknown>): Promise<number> => (await client.recorder.record(work)).commands.filter(name => name === 'mget').length
+  const ask = async (jti: string): Promise<boolean> => await store.marked('denylist', jti)
+
+  t.equal(await reads(async () => { await Promise.all(Array.from({ length: 10 }, async () => await ask('first'))) }), 1)
+  for (let from = 0; from < 10_000; from += 500) await Promise.all(Array.from({ length: 500 }, async (_, index) => await ask(String(from + index))))
+  t.equal(await reads(async () => { await ask('9999') }), 0)
+  t.equal(await reads(async () => { await ask('first') }), 1, 'the oldest is forgotten')
+})
+
+t.test('a store that hears of nothing says so after a while', async t => {
+  const server = await redisServer(t)
+  await server.command('acl', 'setuser', 'deaf', 'on', '>pw', '~*', '&*', '+@all', '-evalsha', '-eval')
+  const store = await open(t, { url: `redis://deaf:pw@127.0.0.1:${server.port}` })
+  t.match(await store.health(), { status: 'ok' }, 'it has just begun')
+  await until('it to be degraded', [server], async () => (await store.health()).status === 'degraded')
+  t.equal(store.staleness, Infinity)
+})
+
+t.test('Sentinels are asked as a user of theirs', async t => {
+  const { sentinels, sentinelServers, name } = await redisSentinels(t, { replicas: 0, sentinels: 1 })
+  await sentinelServers[0]?.command('acl', 'setuser', 'watcher', 'on', '>pw', '&*', '+@all')
+  await sentinelServers[0]?.command('acl', 'setuser', 'default', 'off')
+  const store = await open(t, { sentinels, name, sentinelUsername: 'watcher', sentinelPassword: 'pw' })
+  t.match(await store.health(), { status: 'ok' })
+  await t.rejects(createRedisStore({ sentinels, name }), { code: 'FST_STORE_ABSENT', message: /NOAUTH/ })
+  await t.rejects(createRedisStore({ sentinels, name, tls: true, connectTimeout: '500ms' }), { code: 'FST_STORE_ABSENT' }, 'they speak no TLS')
 })
