@@ -17,6 +17,8 @@ import { bearer, tokenOf } from '../support/serve.ts'
 
 /** What no revocation may take longer than to be seen everywhere, ms. */
 const BOUND = 1100
+/** ms, where a slot has moved: its old keeper must first hear of it, at the latest after half of `cluster-node-timeout`. */
+const MOVED_BOUND = BOUND + 500
 
 /** Ends the session of a token by one instance, and asks another until it knows. @returns ms that this took */
 async function revokedAfter (by: Instance, seenBy: Instance, token: string): Promise<number> {
@@ -291,12 +293,12 @@ t.test('in a Cluster', async t => {
     await until('the mark is seen', servers, async () => await b.store.marked('jti', 'moved'))
     const took = performance.now() - markedAt
     t.comment(`mark: ${took.toFixed(1)} ms`)
-    t.ok(took < BOUND)
+    t.ok(took < MOVED_BOUND)
     await until('it looks who keeps what', servers, () => seen.flushes > 0)
     const { token, session } = await a.app.tokenRegistry.issue({ sub: 'pioneer' })
     await warm(b, token)
     await move(slotOf(session.id), await cluster.primaryOf(`{${session.id.slice(0, 4)}}`), added)
-    t.ok(await revokedAfter(a, b, token) < BOUND)
+    t.ok(await revokedAfter(a, b, token) < MOVED_BOUND)
     const again = await a.app.tokenRegistry.issue({ sub: 'pioneer' })
     await warm(b, again.token)
     t.ok(await revokedAfter(a, b, again.token) < BOUND)
