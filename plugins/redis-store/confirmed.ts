@@ -4,7 +4,6 @@ import { Connection, isCluster, type Client } from './connection.ts'
 import { StoreUnconfirmed } from './errors.ts'
 import type { Keys } from './keys.ts'
 import type { ResolvedOptions } from './options.ts'
-import { resultsOf } from './pipeline.ts'
 
 /** ms that a fence lives: as long as the scripts say */
 const FENCE_LIVES = 60_000
@@ -105,4 +104,17 @@ export class Confirmed {
       return new StoreUnconfirmed('Redis does not answer', { cause: error })
     }
   }
+}
+
+/**
+ * A pipeline fulfils although commands of it failed.
+ *
+ * @param replies null only of a transaction
+ * @throws what the first that failed answered
+ */
+function resultsOf (replies: Array<[Error | null, unknown]> | null): unknown[] {
+  return (replies as Array<[Error | null, unknown]>).map(([error, result]) => { // see above
+    if (error !== null) throw error
+    return result
+  })
 }

@@ -1,10 +1,9 @@
 import type { EndAllQuery, EndCause, Subject } from '../token-registry/index.ts'
 import type { Connection } from './connection.ts'
 import type { Keys } from './keys.ts'
-import { resultsOf } from './pipeline.ts'
 import { causeArguments } from './record.ts'
 import { SLICE, type Runner } from './runner.ts'
-import { condemn, endSlice, takePending } from './scripts/end.ts'
+import { addPending, condemn, endSlice, takePending } from './scripts/end.ts'
 
 /** ms for which what was set aside waits for somebody to end it */
 const ASIDE = 7 * 86_400_000
@@ -53,10 +52,7 @@ export class EndAll {
   async run ({ tenant, sub, except = [] }: EndAllQuery, cause: EndCause, wanted: boolean, told: Slice): Promise<number> {
     const pending: Pending = { tenant, sub, except: [...except], cause, at: this.#now() }
     const member = JSON.stringify(pending)
-    await this.#connection.ask('endAll', async client => {
-      // At once: a key without an end would stay where this process dies in between.
-      resultsOf(await client.multi().zadd(this.#keys.pending, pending.at, member).pexpire(this.#keys.pending, ASIDE).exec())
-    })
+    await this.#runner.run('endAll', addPending, '', [this.#keys.pending], [pending.at, member, ASIDE])
     return await this.#finish(pending, member, { wanted, again: true }, told)
   }
 

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { setTimeout as after } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import t from 'tap'
 import { createRedisStore } from '../../plugins/redis-store/index.ts'
@@ -50,7 +51,6 @@ const outages: Outage[] = [
     codes: [DOWN],
     reads: true
   },
-  { name: 'full', begin: server => server.command('config', 'set', 'maxmemory', 1), end: server => server.command('config', 'set', 'maxmemory', 0), codes: [DOWN], reads: true },
   {
     name: 'loading what it saved',
     begin: async server => {
@@ -111,6 +111,32 @@ for (const { name, begin, end, codes, reads = false, loses = false } of outages)
     }
   })
 }
+
+t.test('while Redis is full, what is there goes on, and nothing is added', async t => {
+  const server = await redisServer(t)
+  const { app, store } = await instances(t, { url: server.url })()
+  const { tokenRegistry: registry } = app
+  const sessions = await Promise.all(Array.from({ length: 5 }, () => registry.issue({ sub: 'alice', idleTimeout: '1h' })))
+  const [{ token, session } = { token: '', session: { id: '' } }, other] = sessions
+  const code = await registry.issue({ sub: 'alice', use: 'once' })
+  await until('what is heard of is known', [server], () => store.staleness < 500)
+  await server.command('config', 'set', 'maxmemory', 1)
+
+  const refused = { code: DOWN, statusCode: 503 }
+  await t.rejects(registry.issue({ sub: 'alice' }), refused)
+  await t.rejects(registry.update(session.id, { meta: {} }), refused)
+  const rotated = await registry.rotate(token)
+  t.equal((await registry.verify(rotated.token)).session.id, session.id)
+  t.equal((await registry.consume(code.token)).sub, 'alice')
+  await store.touch([{ id: session.id, at: store.now() }])
+  t.equal(await registry.denylist.add('jti', store.now() + 60_000), true)
+  t.equal(await registry.denylist.has('jti'), true)
+  t.equal(await registry.revoke(other?.token ?? ''), true)
+  t.equal(await registry.revokeAll({ sub: 'alice' }), 4)
+  await t.rejects(registry.verify(rotated.token), { code: 'FST_TOKEN_REVOKED' })
+  await after(1200)
+  t.ok(store.staleness < 1000, 'and the cache is as good as before')
+})
 
 t.test('a client of the host that queues for ever does not make calls wait for ever, and is the host\'s to close', async t => {
   const server = await redisServer(t)

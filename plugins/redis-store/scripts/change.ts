@@ -29,7 +29,7 @@ record.rest, record.idle, record.revision = rest, newIdle, record.revision + 1
 save(id, record, { 'KEEPTTL' })
 if idle ~= '' then relist(id, record) end
 return { 'ok', written(record) }
-`)
+`, { grows: true })
 
 /**
  * Notes uses: never backwards, only where the session lives.

@@ -106,6 +106,12 @@ end
 return { int(now), ids, was, expired }
 `)
 
+/** Puts an operation that begins on the list of those that are not done. KEYS: the list. ARGV: when it began, itself, ms for which the list is kept. */
+export const addPending = new Script(`
+redis.call('ZADD', KEYS[1], ARGV[4], ARGV[5])
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+`)
+
 /**
  * Takes one of the operations that began some time ago and are not done, so that nobody else takes it.
  *

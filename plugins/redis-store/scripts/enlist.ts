@@ -9,4 +9,4 @@ for i = 4, #ARGV, 2 do
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. int(now - keep))
 prolong(KEYS[1], last + keep)
-`)
+`, { grows: true })

@@ -99,7 +99,7 @@ for i, id in ipairs(ids) do
 end
 redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. int(now - keep))
 return { 'ok', stored, evicted, was }
-`)
+`, { grows: true })
 
 /**
  * In a Cluster, leaves word in the slot of an adopted token's id where its session will be kept: with its subject.
@@ -117,7 +117,7 @@ if pointer then
 end
 redis.call('SET', named('a', id), table.concat({ home, int(now), op }, ' '), 'PXAT', gone)
 return { 'ok' }
-`)
+`, { grows: true })
 
 /** Takes that word back. ARGV: id, the tag that it names, and either when it was left or by which operation. */
 export const release = new Script(`

@@ -7,8 +7,9 @@ export class Script {
   readonly #source: string
   readonly #sha: string
 
-  constructor (body: string) {
-    this.#source = prelude + body
+  /** @param grows whether it stores something new, which Redis refuses when it is full; all else goes on then, and what is to end can end */
+  constructor (body: string, { grows = false }: { grows?: boolean } = {}) {
+    this.#source = (grows ? '' : '#!lua flags=allow-oom\n') + prelude + body
     this.#sha = createHash('sha1').update(this.#source).digest('hex')
   }
 
