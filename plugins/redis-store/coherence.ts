@@ -1,6 +1,8 @@
+import { randomBytes } from 'node:crypto'
 import { Clock } from './clock.ts'
 import { isCluster, type Connection } from './connection.ts'
 import type { Keys } from './keys.ts'
+import { Losses, type Loss } from './losses.ts'
 import { beat } from './scripts/beat.ts'
 import { HashTags } from './slots.ts'
 import { Topology } from './topology.ts'
@@ -19,9 +21,10 @@ export class Coherence {
   readonly #listeners = new Set<(names: readonly string[] | 'all') => void>()
   /** By the address of their primary. */
   readonly #watches = new Map<string, Watch>()
-  /** The newest time that heartbeats told, ms, by the hash tag of where it is kept. */
-  readonly #newest = new Map<string, number>()
-  readonly #lossListeners = new Set<(address: string, ms: number) => void>()
+  readonly #losses = new Losses()
+  /** Where this process counts its heartbeats. */
+  readonly #process = randomBytes(9).toString('base64url')
+  readonly #lossListeners = new Set<(address: string, loss: Loss) => void>()
   #timer: NodeJS.Timeout | undefined
 
   constructor (connection: Connection, keys: Keys) {
@@ -48,8 +51,8 @@ export class Coherence {
     this.#listeners.add(listener)
   }
 
-  /** Tells that a server has lost what was written in the last so many ms before: it was restarted from a snapshot, or promoted before it had everything. */
-  onLoss (listener: (address: string, ms: number) => void): void {
+  /** Tells that a server has lost what was written, or may have: it was restarted from a snapshot, or promoted before it had everything. */
+  onLoss (listener: (address: string, loss: Loss) => void): void {
     this.#lossListeners.add(listener)
   }
 
@@ -104,18 +107,14 @@ export class Coherence {
     const { client } = this.#connection
     const tag = isCluster(client) ? this.#tags.leadingTo(address, client) : ''
     const sentAt = performance.now()
-    const reply = await this.#connection.ask('a heartbeat', client => beat.run(client, [start + tag + end, this.#keys.kind('n') + tag], [this.#keys.prefix, tag, this.#connection.publishes ? '0p' : '0']))
-    const [micros, epoch, last, newest] = reply as [string, string, string, string] // as the script says
+    const sent = this.#losses.send(tag, sentAt)
+    const [names, settings] = [[start + tag + end, this.#keys.kind('n') + tag + this.#process], this.#connection.publishes ? '0p' : '0']
+    const reply = await this.#connection.ask('a heartbeat', client => beat.run(client, names, [this.#keys.prefix, tag, settings, sent.number]))
+    const [micros, epoch, last, server] = reply as [string, string, string, string] // as the script says
     this.#clock.learn(sentAt, performance.now(), Number(micros) / 1000)
-    this.#remember(address, tag, Number(last) / 1000, Number(newest) / 1000)
+    const loss = this.#losses.learn(tag, sent, Number(last), server)
+    if (loss !== null) for (const listener of this.#lossListeners) listener(address, loss)
     if (isCluster(client)) this.#topology.learn(client, address, epoch, sentAt)
-  }
-
-  /** @param last ms, the newest time that the server knew before; 0 where it knew none */
-  #remember (address: string, tag: string, last: number, newest: number): void {
-    const known = this.#newest.get(tag) ?? 0
-    this.#newest.set(tag, Math.max(known, newest))
-    if (last < known) for (const listener of this.#lossListeners) listener(address, known - last)
   }
 
   #heard (names: readonly string[] | 'all'): void {

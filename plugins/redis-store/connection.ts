@@ -27,6 +27,8 @@ export class Connection {
   readonly #log: (error: unknown, message: string) => void
   readonly #sentinels: Sentinels | null
   #client: Client
+  /** Whether it is where the keys are: not before Sentinels have said where. */
+  #known: boolean
   #replacing: NodeJS.Timeout | undefined
   #closed = false
   /** When it was last told that something is out of order, by the monotonic clock; Infinity where nothing is. An outage is logged once. */
@@ -41,6 +43,7 @@ export class Connection {
     this.#log = log
     this.where = placeOf(options)
     this.#sentinels = sentinels === undefined ? null : new Sentinels(sentinels, name, address => this.#newSentinel(address), primary => this.#replace(primary))
+    this.#known = this.#sentinels === null
     this.#client = client ?? (this.#sentinels === null ? this.#make() : ended())
   }
 
@@ -71,6 +74,7 @@ export class Connection {
   /** Addresses of the servers that keep keys: one, or the primary of each slot of a Cluster, whether connected or not. */
   addresses (): string[] {
     const client = this.#client
+    if (!this.#known) return []
     if (!isCluster(client)) return [addressOf(client)]
     const addresses = new Set<string>()
     for (const [primary] of client.slots.filter(Boolean)) if (primary !== undefined) addresses.add(primary)
@@ -190,6 +194,7 @@ export class Connection {
   #replace (primary?: Address): void {
     clearTimeout(this.#replacing)
     const old = this.#client
+    this.#known = true
     this.#client = this.#make(primary)
     this.#client.connect().catch(() => {}) // told as 'error'; and its end brings the next one
     old.disconnect()

@@ -3,7 +3,7 @@ import type { Connection } from './connection.ts'
 import type { Keys } from './keys.ts'
 import { causeArguments } from './record.ts'
 import { SLICE, type Runner } from './runner.ts'
-import { addPending, condemn, endSlice, takePending } from './scripts/end.ts'
+import { addPending, condemn, endSlice, noteTold, takePending } from './scripts/end.ts'
 
 /** ms for which what was set aside waits for somebody to end it */
 const ASIDE = 7 * 86_400_000
@@ -53,7 +53,7 @@ export class EndAll {
     const pending: Pending = { tenant, sub, except: [...except], cause, at: this.#now() }
     const member = JSON.stringify(pending)
     await this.#runner.run('endAll', addPending, '', [this.#keys.pending], [pending.at, member, ASIDE])
-    return await this.#finish(pending, member, { wanted, again: true }, told)
+    return await this.#finish(pending, member, { wanted, begins: true }, told)
   }
 
   /** Goes on with what others began some time ago. */
@@ -64,38 +64,44 @@ export class EndAll {
       const pending: Pending = JSON.parse(member)
       // What was set aside has been forgotten by then, and what lives was issued since.
       if (pending.at < this.#now() - ASIDE + REPEATABLE) await this.#connection.ask('sweep', client => client.zrem(this.#keys.pending, member))
-      else await this.#finish(pending, member, { wanted: true, again: false }, told)
+      else await this.#finish(pending, member, { wanted: true, begins: false }, told)
     }
   }
 
-  /** @param how `again`: whether what it ended before is told again */
-  async #finish (pending: Pending, member: string, how: { wanted: boolean, again: boolean }, told: Slice): Promise<number> {
+  /** @param how `begins`: else it goes on with what another began, and tells only what that one had not told */
+  async #finish (pending: Pending, member: string, how: { wanted: boolean, begins: boolean }, told: Slice): Promise<number> {
     const { except, cause } = pending
     const tag = this.#keys.tagOfSubject(pending)
-    const { sessions, once, sessionsAside, onceAside, done, underWay } = this.#keys.subject(pending, cause.op)
+    const own = this.#keys.subject(pending, cause.op)
+    const { sessions, once, sessionsAside, onceAside, done, underWay } = own
     const [sessionCount, onceCount, others] = await this.#runner.run<[number, number, string[]]>('endAll', condemn, tag,
-      [sessions, once, sessionsAside, onceAside, done, underWay], [ASIDE, JSON.stringify(cause.op), ...except])
+      [sessions, once, sessionsAside, onceAside, done, underWay], [ASIDE, JSON.stringify(cause.op), how.begins ? 1 : 0, ...except])
 
-    const endAside = async (key: string, size: number): Promise<number> => {
+    const endAside = async (aside: string, done: string, size: number, firstBit: 0 | 1): Promise<number> => {
       let count = 0
       const endFrom = async (first: number): Promise<void> => {
-        const args = [...causeArguments(cause), first, first + SLICE - 1, how.wanted ? 1 : 0, how.again ? 1 : 0, ...except]
-        const [at, ids, values, expired] = await this.#runner.run<EndSliceReply>('endAll', endSlice, tag, [key], args)
+        const bit = 2 * (first / SLICE) + firstBit
+        const args = [...causeArguments(cause), first, first + SLICE - 1, bit, how.wanted ? 1 : 0, how.begins ? 1 : 0, ...except]
+        const [at, ids, values, expired] = await this.#runner.run<EndSliceReply>('endAll', endSlice, tag, [aside, done], args)
         count += ids.length
         told({ tag, at: Number(at), ids, values, expired, cause })
+        this.#runner.run('endAll', noteTold, tag, [done], [bit]).catch(() => {}) // should this process die now, another tells it again
       }
       const firsts = Array.from({ length: Math.ceil(size / SLICE) }, (_, index) => index * SLICE).values()
       await Promise.all(Array.from({ length: SLICES_AHEAD }, async () => { for (const first of firsts) await endFrom(first) }))
       return count
     }
-    let ended = await endAside(sessionsAside, sessionCount)
-    await endAside(onceAside, onceCount)
+    const endBoth = async (of: typeof own, sessions: number, once: number): Promise<number> => {
+      const ended = await endAside(of.sessionsAside, of.done, sessions, 0)
+      await endAside(of.onceAside, of.done, once, 1)
+      return ended
+    }
+    let ended = await endBoth(own, sessionCount, onceCount)
     // What others have set aside and not ended yet was there when this was called.
     for (const other of others) {
       const theirs = this.#keys.subject(pending, JSON.parse(other))
-      const sizes = await this.#connection.ask('endAll', async client => await Promise.all([client.zcard(theirs.sessionsAside), client.zcard(theirs.onceAside)]))
-      ended += await endAside(theirs.sessionsAside, sizes[0])
-      await endAside(theirs.onceAside, sizes[1])
+      const [sessions, once] = await this.#connection.ask('endAll', async client => await Promise.all([client.zcard(theirs.sessionsAside), client.zcard(theirs.onceAside)]))
+      ended += await endBoth(theirs, sessions, once)
     }
 
     await this.#connection.ask('endAll', async client => {

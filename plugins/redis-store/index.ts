@@ -30,8 +30,8 @@ export async function createRedisStore (given: RedisStoreOptions, log: (error: u
     return store
   } catch (error) {
     if (error instanceof StoreAbsent) throw error
-    const { message } = (error as Error).cause as Error // errors of the store have one
-    throw new StoreAbsent(connection.where, message, { cause: error })
+    const { message, cause } = error as Error // errors of the store are errors
+    throw new StoreAbsent(connection.where, cause instanceof Error ? cause.message : message, { cause: error })
   }
 }
 

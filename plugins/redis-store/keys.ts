@@ -16,8 +16,8 @@ const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
  *   x:<subject>       the sessions of a subject, by deadline (ZSET);  o:<subject>  its one-time tokens
  *   i:<name>:<digest> sessions of all subjects, by address or client (ZSET)
  *   p:<subject><op>   what an operation ended beside what it named (LIST)
- *   c:<subject><op>   that `endAll` set a subject's indexes aside, as cx:… and co:…;  ca:<subject>  who has not ended them yet (ZSET);  q  those that are not done (ZSET, by when they began)
- *   d:<digest>        a mark;  b:  since when there are any;  h:<process>:<number>  a heartbeat;  n:  the newest time that one told
+ *   c:<subject><op>   that `endAll` set a subject's indexes aside, as cx:… and co:…, with a bit for each slice that was told;  ca:<subject>  who has not ended them yet (ZSET);  q  those that are not done (ZSET, by when they began)
+ *   d:<digest>        a mark;  b:  since when there are any;  h:<process>:<number>  a heartbeat;  n:<process>  how many there were
  *
  * In a Cluster each name has a hash tag, `s:{tag}…`: all keys of a subject share a slot. The id of an adopted token comes from the token, and leads
  * to another slot: there a:<id> says where its session is.

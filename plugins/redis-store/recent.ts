@@ -18,21 +18,24 @@ interface Change {
 /** What this process ended, consumed or marked a short while ago: made again where Redis has lost it. Each knows by its operation id whether it was. */
 export class Recent {
   #changes: Change[] = []
+  #prunedAt = performance.now()
 
   add (again: Change['again']): void {
     const at = performance.now()
     this.#changes.push({ at, again })
     if (this.#changes.length > 2 * MAX) this.#changes = this.#changes.slice(-MAX)
+    if (at - this.#prunedAt < REMEMBERED) return
+    this.#prunedAt = at
+    this.#changes = this.#changes.filter(change => at - change.at < REMEMBERED)
   }
 
   /**
-   * Makes again what was made in the last so many ms.
+   * Makes again what was made since a time, by the monotonic clock.
    *
    * @throws {StoreLost} where some could not be
    */
-  async again (ms: number): Promise<void> {
-    const since = performance.now() - Math.min(ms + MARGIN, REMEMBERED)
-    let left = this.#changes.filter(({ at }) => at >= since)
+  async again (since: number): Promise<void> {
+    let left = this.#changes.filter(({ at }) => at >= since - MARGIN)
     for (let tried = 0; tried < TRIES && left.length > 0; tried++) {
       const failed: Change[] = []
       for (let start = 0; start < left.length; start += TOGETHER) {

@@ -123,7 +123,7 @@ function list (line: string): string[] {
 
 function object (line: string): SessionMeta {
   const value: unknown = JSON.parse(line)
-  if (typeof value !== 'object' || value === null) throw new SyntaxError('no object')
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new SyntaxError('no object')
   return value
 }
 

@@ -13,6 +13,7 @@ import { StoreLost } from './errors.ts'
 import { grouped, sliced } from './grouped.ts'
 import { Indexes, type IndexName } from './indexes.ts'
 import { isId, type Keys } from './keys.ts'
+import type { Loss } from './losses.ts'
 import { Marks } from './marks.ts'
 import { causeArguments, decode, encode, subjectLines, text, untext, type Stored } from './record.ts'
 import { Reads } from './reads.ts'
@@ -73,6 +74,7 @@ export class RedisStore implements TokenStore {
   readonly #confirmed: Confirmed | null
   readonly #log: (error: unknown, message: string) => void
   readonly #recent = new Recent()
+  #marksBegun = false
   #openedAt = Infinity
   #sweeping: NodeJS.Timeout | undefined
   readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
@@ -95,14 +97,14 @@ export class RedisStore implements TokenStore {
     this.#marks = new Marks(connection, keys, coherence, async (name, expiresAt) =>
       await this.#runner.run<number>('mark', mark, keys.tagIn(name), [name], [expiresAt]) === 1)
     coherence.onChange(names => this.#heard(names))
-    coherence.onLoss((address, ms) => { this.#makeGood(address, ms).catch((error: unknown) => log(error, 'what Redis had lost could not be made again')) })
+    coherence.onLoss((address, loss) => { this.#makeGood(address, loss).catch((error: unknown) => log(error, 'what Redis had lost could not be made again')) })
   }
 
   /** @throws {StoreAbsent} where Redis does not answer, and has to */
   async open (): Promise<void> {
     try {
       await Promise.all([this.#connection.open(), this.#confirmed?.open()])
-      await this.#marks.begin()
+      await this.#beginMarks()
     } catch (error) {
       if (this.#settings.requireAtStart) {
         await this.close()
@@ -218,6 +220,7 @@ export class RedisStore implements TokenStore {
   async sweep (): Promise<void> {
     await this.#endAll.sweep(({ tag, at, ids, values, expired, cause }) => {
       this.#tell(ids)
+      this.#rememberEnded(ids, cause)
       this.#expireSoon(expired, tag)
       for (const session of this.#ended(ids, values)) this.#tellEnded(session, { ...cause, at })
     })
@@ -433,17 +436,27 @@ export class RedisStore implements TokenStore {
     }))
   }
 
-  /** A server has lost what was written in the last so many ms before. */
-  async #makeGood (address: string, ms: number): Promise<void> {
-    this.#log(new StoreLost(), `Redis at ${address} has lost ${Math.ceil(ms)} ms of what was written: what this process ended in that time is ended again`)
+  /** Where Redis was not there at start, when it is: what is issued from then on can be known to be unmarked. */
+  async #beginMarks (): Promise<void> {
+    await this.#marks.begin()
+    this.#marksBegun = true
+  }
+
+  /** Ends and marks again what a server has lost of it, or may have. */
+  async #makeGood (address: string, { since, certain }: Loss): Promise<void> {
+    if (certain) this.#log(new StoreLost(), `Redis at ${address} has lost something that was written: what this process ended of late is ended again`)
     this.#tell('all')
     const { client } = this.#connection
-    await this.#marks.lost(key => !isCluster(client) || keeperOf(key, client) === address)
-    await this.#recent.again(ms)
+    const results = await Promise.allSettled([
+      certain ? this.#marks.lost(key => !isCluster(client) || keeperOf(key, client) === address) : undefined,
+      this.#recent.again(since)
+    ])
+    for (const result of results) if (result.status === 'rejected') throw result.reason
   }
 
   /** What any process changed. */
   #heard (names: readonly string[] | 'all'): void {
+    if (names === 'all' && !this.#marksBegun) this.#beginMarks().catch(() => {}) // by the next time that a connection is made
     this.#marks.changed(names)
     this.#tell(names === 'all' ? names : names.filter(name => name.startsWith(this.#keys.kind('s'))).map(name => this.#keys.idOf(name)))
   }

@@ -2,7 +2,7 @@ import { deadlineOf, TokenValidation, type FoundSessions, type Page, type Sessio
 import type { Client, Connection } from './connection.ts'
 import { grouped } from './grouped.ts'
 import type { Indexes } from './indexes.ts'
-import type { Keys } from './keys.ts'
+import { isId, type Keys } from './keys.ts'
 import { decode, type Stored } from './record.ts'
 import { heal } from './scripts/change.ts'
 
@@ -127,7 +127,8 @@ export class Search {
       let cursor = '0'
       do {
         const [next, keys] = await primary.scan(cursor, 'MATCH', this.#keys.pattern('s'), 'COUNT', SLICE)
-        const wanted = keys.filter(key => isWanted(this.#keys.idOf(key)))
+        // Keys of others may begin as ours do.
+        const wanted = keys.filter(key => isId(this.#keys.idOf(key)) && isWanted(this.#keys.idOf(key)))
         // What one command reads shares a slot.
         const slots = grouped(wanted, key => this.#keys.tagIn(key))
         const parts = await Promise.all(slots.map(async ([tag, own]) => await this.#read(primary, tag, own.map(key => this.#keys.idOf(key)))))

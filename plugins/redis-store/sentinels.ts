@@ -1,9 +1,12 @@
+import { setTimeout as after } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import type { Address } from './options.ts'
 
-/** ms between two rounds of questions: while there is a primary that answers, and while there is none */
+/** ms between two questions to one: while there is a primary that answers, and while there is none */
 const CALM = 500
 const ALARM = 100
+/** ms that the first answer at start waits for others */
+const MOMENT = 100
 
 /** Who a Sentinel says is the primary, and in which failover it became that. */
 interface Word {
@@ -20,10 +23,10 @@ export class Sentinels {
   readonly #name: string
   readonly #named: (primary: Address) => void
   readonly #words = new Map<Redis, Word>()
+  readonly #timers = new Map<Redis, NodeJS.Timeout>()
   /** Why a connection failed: what fails with it says only that it is closed. */
   readonly #faults = new Map<Redis, Error>()
   #primary: Address | null = null
-  #timer: NodeJS.Timeout | undefined
   #closed = false
 
   /**
@@ -38,32 +41,30 @@ export class Sentinels {
   }
 
   /**
-   * Asks all of them once.
+   * Asks all of them until one names a primary, and the others for a moment longer: they may know of a later failover.
    *
    * @throws the error of one, where none names a primary
    */
   async ask (): Promise<void> {
-    const answers = await Promise.allSettled(this.#clients.map(async client => await this.#listen(client)))
+    const answers = this.#clients.map(async client => await this.#listen(client))
+    await Promise.any(answers).catch(({ errors }: AggregateError) => { throw errors[0] })
+    await Promise.race([Promise.allSettled(answers), after(MOMENT)])
     this.#judge()
-    const refused = answers.find(answer => answer.status === 'rejected')
-    if (this.#primary === null && refused !== undefined) throw refused.reason
   }
 
-  /** Goes on asking; what is true of late is told as soon as one says it. */
+  /** Goes on asking each; what is true of late is told as soon as one says it. */
   watch (isWell: () => boolean): void {
-    const round = async (): Promise<void> => {
-      await Promise.all(this.#clients.map(async client => {
-        await this.#listen(client).catch(() => {})
-        this.#judge()
-      }))
-      if (!this.#closed) this.#timer = setTimeout(() => { round() }, isWell() ? CALM : ALARM).unref()
+    const ask = async (client: Redis): Promise<void> => {
+      await this.#listen(client).catch(() => {})
+      this.#judge()
+      if (!this.#closed) this.#timers.set(client, setTimeout(() => { ask(client) }, isWell() ? CALM : ALARM).unref())
     }
-    round()
+    for (const client of this.#clients) ask(client)
   }
 
   close (): void {
     this.#closed = true
-    clearTimeout(this.#timer)
+    for (const timer of this.#timers.values()) clearTimeout(timer)
     for (const client of this.#clients) client.disconnect()
   }
 

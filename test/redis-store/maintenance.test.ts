@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto'
+import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { createRedisStore, type RedisStoreOptions } from '../../plugins/redis-store/index.ts'
 import type { Ending, SessionRecord } from '../../plugins/token-registry/index.ts'
 import type { RedisStore } from '../../plugins/redis-store/redis-store.ts'
 import { sessionRecord } from '../../plugins/testing/index.ts'
-import { redisCluster, redisServer, sharedRedis, type RedisServer } from '../support/redis.ts'
+import { redisCluster, redisServer, sharedRedis, until, type RedisServer } from '../support/redis.ts'
 import { newPrefix } from '../support/redis-store.ts'
 
 const alice = { tenant: '', sub: 'alice' }
@@ -104,6 +105,47 @@ t.test('what a process had begun to end when it died, another one ends, and tell
   t.match(await store.get(String(kept?.id)), { id: kept?.id })
   for (const { id } of doomed.slice(0, 5)) t.equal(await store.get(id), null)
   t.equal(await server.command('exists', `${keyPrefix}q`), 0, 'it is done')
+})
+
+t.test('what was announced and not begun is not begun later: its caller was told that it failed', async t => {
+  const server = await sharedRedis()
+  const keyPrefix = newPrefix()
+  const store = await open(t, { url: server.url, keyPrefix })
+  const [record] = await insert(store, [sessionRecord()])
+  const cause = { reason: 'revoked', by: null, op: 'op' }
+  await server.command('zadd', `${keyPrefix}q`, String(store.now() - 60_000), JSON.stringify({ ...alice, except: [], cause, at: store.now() - 60_000 }))
+  await store.sweep()
+  t.match(await store.get(String(record?.id)), { id: record?.id })
+  t.equal(await server.command('exists', `${keyPrefix}q`), 0, 'it is given up')
+})
+
+t.test('a slice whose answer was lost is told by the sweep, and what was told is not', async t => {
+  const server = await sharedRedis()
+  const keyPrefix = newPrefix()
+  const client = new Redis(server.url)
+  t.teardown(() => client.disconnect())
+  const store = await createRedisStore({ client, keyPrefix })
+  t.teardown(async () => await store.close())
+  const records = await insert(store, Array.from({ length: 300 }, () => sessionRecord()))
+  const told: string[] = []
+  const cause = { reason: 'revoked', by: null, op: 'op' }
+  const slices = (args: readonly unknown[]): boolean => String(args[2]).startsWith(`${keyPrefix}cx:`) && args.length > 10
+  const evalsha = client.evalsha.bind(client)
+  let seen = 0
+  const lossy = t.capture(client, 'evalsha', async (...args: Parameters<typeof evalsha>) => {
+    const reply = await evalsha(...args)
+    if (slices(args) && ++seen === 2) throw new Error('the answer was lost')
+    return reply
+  })
+  await t.rejects(store.endAll(alice, cause, ended => told.push(...ended.map(({ id }) => id))), { code: 'FST_STORE_UNAVAILABLE' })
+  lossy.restore()
+  await until('the other slices to be told', [server], () => told.length >= 175)
+  const before = told.length
+  await server.command('zadd', `${keyPrefix}q`, 'XX', String(store.now() - 60_000), (await client.zrange(`${keyPrefix}q`, '0', '-1'))[0] ?? '')
+  store.onExpire(({ id }) => told.push(id))
+  await store.sweep()
+  t.same([...told].sort(), records.map(({ id }) => id).sort(), 'each once')
+  t.ok(before < told.length)
 })
 
 t.test('what was begun too long ago is not begun anew', async t => {

@@ -46,7 +46,8 @@ for i = 4, #ARGV, 2 do
   if home then moved[#moved + 1], homes[#homes + 1] = id, home end
   if state == 'live' and at > record.usedAt then
     record.usedAt = at
-    redis.call('SET', named('u', id), int(at), 'PXAT', int(record.expiresAt))
+    -- As long as the session is known: whether it went idle or expired is told after its end.
+    redis.call('SET', named('u', id), int(at), 'PXAT', int(record.expiresAt + keep))
     if record.idle then relist(id, record) end
   end
 end

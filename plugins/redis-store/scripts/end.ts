@@ -32,16 +32,16 @@ return { int(now), ids, was, expired, moved, homes }
  * Moves the indexes of a subject aside, so that what they list can be ended in slices, and nothing that is issued from now on is among it.
  *
  * KEYS: sessions, one-time tokens, both set aside, a sign that it was done, the operations of the subject that are not. ARGV: ms for which what is set
- * aside waits, op, then ids to keep. Returns how many sessions and one-time tokens are to end, the same again where it is repeated; the other operations
- * that have something aside.
+ * aside waits, op, whether it begins (1 or 0), then ids to keep. Returns how many sessions and one-time tokens are to end, the same again where it is repeated; the other operations
+ * that have something aside. Whoever goes on with what another began sets nothing aside: where that one had not, its caller was told so, and may have begun anew.
  */
 export const condemn = new Script(`
-local waits, op = ARGV[4], ARGV[5]
+local waits, op, begins = unpack(ARGV, 4, 6)
 local function aside (from, to)
   if redis.call('EXISTS', from) == 0 then return end
   redis.call('RENAME', from, to)
   redis.call('PEXPIRE', to, waits)
-  for i = 6, #ARGV do
+  for i = 7, #ARGV do
     local score = redis.call('ZSCORE', to, ARGV[i])
     if score then
       redis.call('ZREM', to, ARGV[i])
@@ -50,7 +50,7 @@ local function aside (from, to)
     end
   end
 end
-if redis.call('SET', KEYS[5], '', 'PX', waits, 'NX') then
+if begins == '1' and redis.call('SET', KEYS[5], '', 'PX', waits, 'NX') then
   aside(KEYS[1], KEYS[3])
   aside(KEYS[2], KEYS[4])
   redis.call('ZADD', KEYS[6], now, op)
@@ -66,14 +66,16 @@ return { redis.call('ZCARD', KEYS[3]), redis.call('ZCARD', KEYS[4]), others }
 /**
  * Ends a slice of what was set aside.
  *
- * KEYS: what is set aside. ARGV: reason, by, op, the first and the last of the slice, whether records are wanted, whether what it ended before is told again (1 or 0), then ids to keep.
+ * KEYS: what is set aside, the sign that it was, with a bit for each slice that was told. ARGV: reason, by, op, the first and the last of the slice, its bit, whether
+ * records are wanted, whether what it ended before is told again though it was told (1 or 0), then ids to keep.
  * Returns the time, the ids that it ended, their records where they are wanted, those that were found expired.
  */
 export const endSlice = new Script(`
-local reason, by, op, first, last, wanted, again = unpack(ARGV, 4)
+local reason, by, op, first, last, bit, wanted, again = unpack(ARGV, 4)
+if again == '0' and redis.call('GETBIT', KEYS[2], bit) == 0 then again = '1' end
 local ids, was, expired, keys = {}, {}, {}, {}
 local kept, slice, ranks = {}, {}, {}
-for i = 11, #ARGV do kept[ARGV[i]] = true end
+for i = 12, #ARGV do kept[ARGV[i]] = true end
 for i, id in ipairs(redis.call('ZRANGE', KEYS[1], first, last)) do
   if not kept[id] then ranks[#slice + 1] = first + i - 1 slice[#slice + 1] = id end
 end
@@ -104,6 +106,11 @@ for i, id in ipairs(slice) do
   if state == 'corrupt' then redis.call('UNLINK', keys[2 * i - 1], keys[2 * i]) end
 end
 return { int(now), ids, was, expired }
+`)
+
+/** Notes that a slice was told. KEYS: the sign that its list was set aside. ARGV: its bit. */
+export const noteTold = new Script(`
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('SETBIT', KEYS[1], ARGV[4], 1) end
 `)
 
 /** Puts an operation that begins on the list of those that are not done. KEYS: the list. ARGV: when it began, itself, ms for which the list is kept. */
