@@ -17,11 +17,18 @@ interface Change {
 
 /** What this process ended, consumed or marked a short while ago: made again where Redis has lost it. Each knows by its operation id whether it was. */
 export class Recent {
+  readonly #now: () => number
   #changes: Change[] = []
-  #prunedAt = performance.now()
+  #prunedAt: number
+
+  /** @param now ms, by the monotonic clock */
+  constructor (now = () => performance.now()) {
+    this.#now = now
+    this.#prunedAt = now()
+  }
 
   add (again: Change['again']): void {
-    const at = performance.now()
+    const at = this.#now()
     this.#changes.push({ at, again })
     if (this.#changes.length > 2 * MAX) this.#changes = this.#changes.slice(-MAX)
     if (at - this.#prunedAt < REMEMBERED) return

@@ -49,10 +49,12 @@ async function useAll (t: Test, options: RedisStoreOptions): Promise<void> {
   await store.marked('a purpose', 'a key')
   await store.end([second], cause)
   await store.ending(second)
+  await store.ending(sessionRecord().id)
 
   const brief = await insert({ expiresAt: Date.now() + 50 })
   await until('a session has expired', [], async () => await store.get(brief) === null)
   await store.ending(brief)
+  await insert({})
   await store.endAll({ tenant: '', sub: 'alice', except: [adopted] }, cause)
   await store.sweep()
   await store.check({ repair: true })

@@ -12,6 +12,7 @@ import { Recent } from '../../plugins/redis-store/recent.ts'
 import type { RedisStore } from '../../plugins/redis-store/redis-store.ts'
 import { HashTags } from '../../plugins/redis-store/slots.ts'
 import { sessionRecord } from '../../plugins/testing/index.ts'
+import { redisProxy } from '../support/redis-proxy.ts'
 import { redisCluster, redisSentinels, redisServer, sharedRedis, until } from '../support/redis.ts'
 import { RecordedRedis } from '../support/recorded.ts'
 import { newPrefix } from '../support/redis-store.ts'
@@ -97,6 +98,16 @@ t.test('in a Cluster', async t => {
     t.match(await store.get(id), { id })
   })
 
+  await t.test('keys of others that begin alike are passed over', async t => {
+    const store = await open(t, { nodes, keyPrefix })
+    const foreign = `${keyPrefix}s:foreign`
+    await (await primaryOf(foreign)).command('set', foreign, 'theirs')
+    const { sessions } = await store.find({}, { limit: 9 })
+    t.ok(sessions.length > 0)
+    t.equal(await store.count({}), sessions.length)
+    t.equal(store.corrupt, 0)
+  })
+
   await t.test('an entry of an index of which there is no session yet is passed over', async t => {
     const store = await open(t, { nodes, keyPrefix, indexes: ['ip'] })
     const record = sessionRecord({ meta: { ipAddress: '192.0.2.1' } })
@@ -135,14 +146,19 @@ t.test('no tag leads to a primary that keeps no slot', async t => {
 })
 
 t.test('of what was changed a short while ago the newest is made again, and tried again where that fails', async t => {
-  const recent = new Recent()
-  let [made, failures] = [0, 3]
+  let [made, failures, now] = [0, 3, 0]
+  const recent = new Recent(() => now)
   for (let index = 0; index < 20_001; index++) recent.add(async () => { made++ })
   recent.add(async () => { if (failures-- > 0) throw new Error('not yet') })
-  await recent.again(60_000)
+  await recent.again(-Infinity)
   t.equal(made, 10_000)
   recent.add(async () => { throw new Error('never') })
-  await t.rejects(recent.again(60_000), { code: 'FST_STORE_LOST' })
+  await t.rejects(recent.again(-Infinity), { code: 'FST_STORE_LOST' })
+  await t.rejects(recent.again(1000), { code: 'FST_STORE_LOST' }, 'a replica that was promoted may have lacked a second')
+  await recent.again(1001)
+  now = 600_000
+  recent.add(async () => {})
+  await recent.again(-Infinity) // what is older than ten minutes is forgotten
 })
 
 t.test('a list of what is under way that is no list fails, and ends nobody', async t => {
@@ -269,4 +285,71 @@ t.test('Sentinels are asked as a user of theirs', async t => {
   t.match(await store.health(), { status: 'ok' })
   await t.rejects(createRedisStore({ sentinels, name }), { code: 'FST_STORE_ABSENT', message: /NOAUTH/ })
   await t.rejects(createRedisStore({ sentinels, name, tls: true, connectTimeout: '500ms' }), { code: 'FST_STORE_ABSENT' }, 'they speak no TLS')
+})
+
+t.test('stores whose prefixes begin alike never meet', async t => {
+  const server = await redisServer(t)
+  const stores = [await open(t, { url: server.url, keyPrefix: 'app:' }), await open(t, { url: server.url, keyPrefix: 'app:s:' })]
+  for (const [index, store] of stores.entries()) {
+    const record = sessionRecord({ sub: String(index) })
+    await store.insert([record], { op: record.op })
+  }
+  for (const [index, store] of stores.entries()) {
+    t.match((await store.find({}, { limit: 9 })).sessions.map(({ sub }) => sub), [String(index)])
+    t.equal(await store.count({}), 1)
+    t.equal(store.corrupt, 0)
+  }
+})
+
+t.test('a session that was used until its deadline has expired, and did not go idle', async t => {
+  const server = await sharedRedis()
+  const store = await open(t, { url: server.url, keyPrefix: newPrefix() })
+  const now = store.now()
+  const record = sessionRecord({ issuedAt: now, lastUsedAt: now, idleTimeout: 400, expiresAt: now + 900 })
+  const { inserted: [session] } = await store.insert([record], { op: record.op })
+  for (let times = 0; times < 8; times++) {
+    await after(100)
+    await store.touch([{ id: record.id, at: store.now() }])
+  }
+  await after(300)
+  t.match(await store.ending(record.id), { reason: 'expired', at: session?.expiresAt })
+})
+
+t.test('a Redis that takes no writes at start is absent, whoever\'s the client is', async t => {
+  const server = await redisServer(t)
+  await server.command('client', 'pause', '60000', 'write')
+  const client = new Redis(server.url)
+  t.teardown(() => client.disconnect())
+  for (const where of [{ client }, { url: server.url }]) await t.rejects(createRedisStore({ ...where, commandTimeout: 300 }), { code: 'FST_STORE_ABSENT' })
+})
+
+t.test('where Redis came later than the service, what is issued from then on is not taken for marked', async t => {
+  const server = await redisServer(t)
+  await server.kill()
+  const store = await open(t, { url: server.url, requireAtStart: false })
+  await server.start()
+  await until('a heartbeat', [server], () => store.staleness < 1000)
+  await until('the beginning of marks', [server], async () => await server.command('exists', 'tr:b:') === 1)
+  const issuedAt = store.now()
+  t.equal(await store.marked('denylist', 'jti', issuedAt + 1), false)
+})
+
+t.test('before Sentinels have named a primary nothing else is taken for one', async t => {
+  const told: string[] = []
+  const store = await createRedisStore({ sentinels: [{ host: '127.0.0.1', port: 1 }], name: 'x', requireAtStart: false }, (_error, message) => told.push(message))
+  t.teardown(async () => await store.close())
+  await after(700)
+  await t.rejects(store.get(sessionRecord().id), { code: 'FST_STORE_UNAVAILABLE' })
+  t.same(told.filter(message => message.includes('localhost') || message.includes('heartbeats')), [])
+})
+
+t.test('a Sentinel that is silent keeps nobody waiting for the others', async t => {
+  const { sentinels, name, servers } = await redisSentinels(t, { replicas: 0 })
+  const [first] = servers
+  const silent = await redisProxy(t, Number(first?.port))
+  silent.haltNew(true)
+  const began = performance.now()
+  const store = await open(t, { sentinels: [{ host: '127.0.0.1', port: silent.port }, ...sentinels], name, connectTimeout: '10s' })
+  t.ok(performance.now() - began < 3000)
+  t.match(await store.health(), { status: 'ok' })
 })

@@ -72,7 +72,7 @@ return { redis.call('ZCARD', KEYS[3]), redis.call('ZCARD', KEYS[4]), others }
  */
 export const endSlice = new Script(`
 local reason, by, op, first, last, bit, wanted, again = unpack(ARGV, 4)
-if again == '0' and redis.call('GETBIT', KEYS[2], bit) == 0 then again = '1' end
+if redis.call('GETBIT', KEYS[2], bit) == 0 then again = '1' end
 local ids, was, expired, keys = {}, {}, {}, {}
 local kept, slice, ranks = {}, {}, {}
 for i = 12, #ARGV do kept[ARGV[i]] = true end
