@@ -42,9 +42,10 @@ t.test('changes are confirmed on a copy of a host\'s client, which is closed wit
   const [primary] = servers
   const client = new Redis(String(primary?.url))
   t.teardown(() => client.disconnect())
-  const store = await createRedisStore({ client, durability: 'replicas' })
+  const store = await open(t, { client, durability: 'replicas' })
   const record = sessionRecord()
-  await store.insert([record], { op: record.op })
+  // A Sentinel that has just met a replica may turn it to the primary anew.
+  await until('the replica to follow', servers, async () => await store.insert([record], { op: record.op }).then(() => true, () => false))
   t.match(await store.end([record.id], { reason: 'revoked', by: null, op: randomUUID() }), [{ id: record.id }])
   await store.close()
   t.equal(store.staleness, Infinity)
