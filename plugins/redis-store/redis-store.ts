@@ -447,11 +447,11 @@ export class RedisStore implements TokenStore {
     if (certain) this.#log(new StoreLost(), `Redis at ${address} has lost something that was written: what this process ended of late is ended again`)
     this.#tell('all')
     const { client } = this.#connection
-    const results = await Promise.allSettled([
-      certain ? this.#marks.lost(key => !isCluster(client) || keeperOf(key, client) === address) : undefined,
-      this.#recent.again(since)
-    ])
-    for (const result of results) if (result.status === 'rejected') throw result.reason
+    try {
+      if (certain) await this.#marks.lost(key => !isCluster(client) || keeperOf(key, client) === address)
+    } finally {
+      await this.#recent.again(since)
+    }
   }
 
   /** What any process changed. */
