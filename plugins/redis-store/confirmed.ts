@@ -98,7 +98,9 @@ export class Confirmed {
         // WAIT counts from the last write of its connection, which may be a new one.
         const [found, , confirmed] = resultsOf(await client.pipeline().exists(...keys).pexpire(last, FENCE_LIVES).wait(needed, this.#timeout).exec())
         if (found !== keys.length) return new StoreUnconfirmed('a new primary lacks it')
-        return Number(confirmed) >= needed ? null : new StoreUnconfirmed(`${Number(confirmed)} of ${needed} replicas have it`)
+        if (Number(confirmed) < needed) return new StoreUnconfirmed(`${Number(confirmed)} of ${needed} replicas have it`)
+        this.#connection.proved(performance.now())
+        return null
       })
     } catch (error) {
       return new StoreUnconfirmed('Redis does not answer', { cause: error })

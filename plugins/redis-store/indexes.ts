@@ -40,8 +40,7 @@ export class Indexes {
 
   /** Before they are stored. */
   async add (sessions: readonly SessionRecord[]): Promise<void> {
-    const entries = grouped(sessions.flatMap(session => this.#keysOf(session).map(key => ({ key, session }))), ({ key }) => key)
-    await Promise.all(entries.map(async ([key, own]) => {
+    await Promise.all(this.#entriesOf(sessions).map(async ([key, own]) => {
       const args = own.flatMap(({ session: { id, expiresAt } }) => [expiresAt, id])
       await this.#connection.ask('insert', client => enlist.run(client, [key], [this.#keys.prefix, '', this.#keepEndings, ...args]))
     }))
@@ -49,9 +48,14 @@ export class Indexes {
 
   /** In the background: what stays is taken off when it is seen, or when it would have expired. */
   removeSoon (sessions: readonly SessionRecord[]): void {
-    for (const session of sessions) {
-      for (const key of this.#keysOf(session)) this.#connection.ask('end', client => client.zrem(key, session.id)).catch(() => {})
+    for (const [key, own] of this.#entriesOf(sessions)) {
+      this.#connection.ask('end', client => client.zrem(key, ...own.map(({ session }) => session.id))).catch(() => {})
     }
+  }
+
+  /** What stands in which index. */
+  #entriesOf (sessions: readonly SessionRecord[]): Array<[key: string, own: Array<{ key: string, session: SessionRecord }>]> {
+    return grouped(sessions.flatMap(session => this.#keysOf(session).map(key => ({ key, session }))), ({ key }) => key)
   }
 
   #keysOf ({ use, client, meta: { ipAddress } }: Pick<SessionRecord, 'use' | 'client' | 'meta'>): string[] {
