@@ -24,6 +24,8 @@ export class Coherence {
   readonly #losses = new Losses()
   /** Where this process counts its heartbeats. */
   readonly #process = randomBytes(9).toString('base64url')
+  /** When it was last proved that changes are heard, by the monotonic clock. */
+  #provedAt = -Infinity
   readonly #lossListeners = new Set<(address: string, loss: Loss) => void>()
   #timer: NodeJS.Timeout | undefined
 
@@ -65,13 +67,14 @@ export class Coherence {
     clearInterval(this.#timer)
     for (const watch of this.#watches.values()) watch.close()
     this.#watches.clear()
+    this.#prove()
   }
 
-  get #provedAt (): number {
-    if (this.#watches.size === 0) return -Infinity
-    let at = this.#connection.cluster ? this.#topology.provedAt : Infinity
-    for (const watch of this.#watches.values()) at = Math.min(at, watch.provedAt)
-    return at
+  /** What is asked at each request is worked out where it changes. */
+  #prove (): void {
+    const times = [...this.#watches.values()].map(watch => watch.provedAt)
+    if (this.#connection.cluster) times.push(this.#topology.provedAt)
+    this.#provedAt = this.#watches.size === 0 ? -Infinity : Math.min(...times)
   }
 
   #pulse (): void {
@@ -88,6 +91,7 @@ export class Coherence {
       watch.close()
       this.#watches.delete(address)
     }
+    this.#prove()
   }
 
   #newWatch (address: string): Watch {
@@ -98,7 +102,10 @@ export class Coherence {
       beat: async (start, end) => await this.#beat(address, start, end),
       prefixes: { beats: this.#keys.kind('h'), others: [this.#keys.kind('s'), this.#keys.kind('d')] },
       heard: names => this.#heard(names),
-      proved: () => this.#connection.proved(this.#provedAt),
+      proved: () => {
+        this.#prove()
+        this.#connection.proved(this.#provedAt)
+      },
       failed: error => this.#connection.failed(error, `Redis at ${address} does not return heartbeats: nothing is served from the cache until it does`)
     })
   }
@@ -114,7 +121,9 @@ export class Coherence {
     this.#clock.learn(sentAt, performance.now(), Number(micros) / 1000)
     const loss = this.#losses.learn(tag, sent, Number(last), server)
     if (loss !== null) for (const listener of this.#lossListeners) listener(address, loss)
-    if (isCluster(client)) this.#topology.learn(client, address, epoch, sentAt)
+    if (!isCluster(client)) return
+    this.#topology.learn(client, address, epoch, sentAt)
+    this.#prove()
   }
 
   #heard (names: readonly string[] | 'all'): void {
