@@ -110,7 +110,7 @@ export class Keys {
   }
 
   #named (kind: string, id: string, tag: string): string {
-    return `${this.prefix}${kind}:${tag}${tag.slice(1, 1 + TAG) === id.slice(0, TAG) && tag !== '' ? id.slice(TAG) : id}`
+    return `${this.prefix}${kind}:${tag}${tag !== '' && tag.slice(1, 1 + TAG) === id.slice(0, TAG) ? id.slice(TAG) : id}`
   }
 }
 

@@ -141,8 +141,8 @@ export class RedisStore implements TokenStore {
   }
 
   async get (id: string): Promise<SessionRecord | null> {
-    const stored = await this.#read(id)
-    return stored !== null && stored.ending === null && !this.#isOver(stored) ? stored.session : null
+    const found = await this.#read(id)
+    return found !== null && found.stored.ending === null && !this.#isOver(found) ? found.stored.session : null
   }
 
   async update (id: string, { scope, version, meta, idleTimeout }: SessionPatch, revision?: number): Promise<SessionRecord | null> {
@@ -237,12 +237,12 @@ export class RedisStore implements TokenStore {
   }
 
   async ending (id: string): Promise<Ending | null> {
-    const stored = await this.#read(id)
-    if (stored === null) return await this.#nothing(id)
-    if (stored.ending !== null) return stored.ending
-    if (!this.#isOver(stored)) return null
-    await this.#expire([id], stored.tag)
-    return (await this.#read(id))?.ending ?? null
+    const found = await this.#read(id)
+    if (found === null) return await this.#nothing(id)
+    if (found.stored.ending !== null) return found.stored.ending
+    if (!this.#isOver(found)) return null
+    await this.#expire([id], found.tag)
+    return (await this.#read(id))?.stored.ending ?? null
   }
 
   async find (query: SessionQuery, page: Page): Promise<FoundSessions> {
@@ -351,18 +351,18 @@ export class RedisStore implements TokenStore {
   }
 
   /** A session, or how it ended, and the tag of the slot where it is. */
-  async #read (id: string): Promise<Stored & { tag: string } | null> {
+  async #read (id: string): Promise<Found | null> {
     if (!isId(id)) return null
     const tag = this.#keys.tagOfId(id)
     const keys = [this.#keys.session(id), this.#keys.use(id)]
     if (tag !== '') keys.push(this.#keys.pointer(id))
     const [value, used, pointer] = await this.#reads.read(tag, keys)
-    if (typeof value === 'string') return { ...this.#decode(id, value, used), tag }
+    if (typeof value === 'string') return { stored: this.#decode(id, value, used), tag }
     if (typeof pointer !== 'string') return null
 
     const home = pointer.slice(0, pointer.indexOf(' '))
     const [there, usedThere] = await this.#reads.read(home, [this.#keys.session(id, home), this.#keys.use(id, home)])
-    return typeof there === 'string' ? { ...this.#decode(id, there, usedThere), tag: home } : null
+    return typeof there === 'string' ? { stored: this.#decode(id, there, usedThere), tag: home } : null
   }
 
   #decode (id: string, value: string, used: string | null = null): Stored {
@@ -375,7 +375,7 @@ export class RedisStore implements TokenStore {
   }
 
   /** Whether it has expired, which is then told. */
-  #isOver ({ session, tag }: { session: SessionRecord, tag: string }): boolean {
+  #isOver ({ stored: { session }, tag }: Found): boolean {
     const over = deadlineOf(session) <= this.now()
     if (over) this.#expireSoon([session.id], tag)
     return over
@@ -464,6 +464,12 @@ export class RedisStore implements TokenStore {
   #tell (ids: readonly string[] | 'all'): void {
     if (ids.length > 0) for (const listener of this.#invalidateListeners) listener(ids)
   }
+}
+
+/** A session, or how it ended, and the hash tag of where it is. */
+interface Found {
+  stored: Stored
+  tag: string
 }
 
 type Reason = DistributiveOmit<InsertRefusal, keyof Subject | 'ids'>

@@ -8,8 +8,8 @@ import { mark } from './scripts/mark.ts'
 import { rotate } from './scripts/rotate.ts'
 import type { Script } from './scripts/script.ts'
 
-/** Sessions that one script is given: about a millisecond. */
-export const SLICE = 125
+/** Sessions that one script is given: about a millisecond, where each of them ends. */
+export const SLICE = 80
 
 /** What ends or replaces tokens: with `durability: 'replicas'` it counts when replicas have it. */
 const confirmable = new Set([condemn, end, endSlice, insert, mark, rotate])

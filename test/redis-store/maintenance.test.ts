@@ -139,7 +139,7 @@ t.test('a slice whose answer was lost is told by the sweep, and what was told is
   })
   await t.rejects(store.endAll(alice, cause, ended => told.push(...ended.map(({ id }) => id))), { code: 'FST_STORE_UNAVAILABLE' })
   lossy.restore()
-  await until('the other slices to be told', [server], () => told.length >= 175)
+  await until('the other slices to be told', [server], () => told.length >= 220)
   const before = told.length
   await server.command('zadd', `${keyPrefix}q`, 'XX', String(store.now() - 60_000), (await client.zrange(`${keyPrefix}q`, '0', '-1'))[0] ?? '')
   store.onExpire(({ id }) => told.push(id))
