@@ -142,7 +142,9 @@ export class RedisStore implements TokenStore {
 
   async get (id: string): Promise<SessionRecord | null> {
     const found = await this.#read(id)
-    return found !== null && found.stored.ending === null && !this.#isOver(found) ? found.stored.session : null
+    if (found !== null && found.stored.ending === null && !this.#isOver(found)) return found.stored.session
+    this.#tell([id]) // what this process was answered not to live, it serves from memory no more, though the word of it may come later
+    return null
   }
 
   async update (id: string, { scope, version, meta, idleTimeout }: SessionPatch, revision?: number): Promise<SessionRecord | null> {
@@ -238,6 +240,7 @@ export class RedisStore implements TokenStore {
 
   async ending (id: string): Promise<Ending | null> {
     const found = await this.#read(id)
+    if (found === null || found.stored.ending !== null) this.#tell([id]) // as by `get`
     if (found === null) return await this.#nothing(id)
     if (found.stored.ending !== null) return found.stored.ending
     if (!this.#isOver(found)) return null

@@ -116,6 +116,24 @@ t.test('where the connection that hears falls silent, nothing that was revoked i
   t.match(b.log, [/does not return heartbeats/])
 })
 
+t.test('what an instance was answered to be gone it serves from memory no more, whether it has heard of it or not', async t => {
+  const server = await redisServer(t)
+  const proxy = await redisProxy(t, server.port)
+  const instance = instances(t, { url: server.url })
+  const [a, b] = [await instance(), await instance({ where: { url: proxy.url } })]
+  for (const ask of ['get', 'ending'] as const) {
+    const token = await tokenOf(a.app)
+    await warm(b, token)
+    const { session: { id } } = await b.app.tokenRegistry.verify(token)
+    proxy.halt(({ sent }) => sent.includes('TRACKING'))
+    await a.app.tokenRegistry.revoke(token)
+    t.ok(isCached(b, token), 'it has not heard of it')
+    await b.store[ask](id)
+    t.notOk(isCached(b, token), ask)
+    await until('it hears again', [server], () => b.store.staleness < 200)
+  }
+})
+
 t.test('where Redis forgot everything, nobody is served from memory', async t => {
   const server = await redisServer(t)
   const instance = instances(t, { url: server.url })
