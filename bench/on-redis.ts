@@ -23,6 +23,8 @@ const REVOKE_ALLS = 10
 const SEEN = 500
 /** ms between two revocations that another process is to see */
 const PAUSE = 10
+/** µs, of the commands that the slow log holds: it copies what it holds, and its scripts' commands too. */
+const SLOW = 500
 /** What `slowlog-log-slower-than` makes of nothing. */
 const NEVER = 10_000_000
 
@@ -63,14 +65,14 @@ async function timeRevokeAll (): Promise<NonNullable<RedisTimings['revokeAll']>>
     const sub = `everywhere-${i}`
     await issueMany(MANY, () => sub)
     await redis.slowlog('RESET')
-    await redis.config('SET', 'slowlog-log-slower-than', 500)
+    await redis.config('SET', 'slowlog-log-slower-than', SLOW)
     const from = process.hrtime.bigint()
     const count = await registry.revokeAll({ sub })
     times.push(Number(process.hrtime.bigint() - from))
     await redis.config('SET', 'slowlog-log-slower-than', NEVER)
     if (count !== MANY) throw new Error(`${count} of ${MANY} were revoked`)
     const entries = await redis.slowlog('GET', 10_000) as Array<[number, number, number]> // number, time, µs
-    longest.push(Math.max(...entries.map(([, , micros]) => micros * 1000)))
+    longest.push(Math.max(SLOW * 1000, ...entries.map(([, , micros]) => micros * 1000)))
   }
   redis.disconnect()
   return { times, longest }

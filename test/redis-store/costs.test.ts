@@ -150,7 +150,7 @@ t.test('what Redis keeps of 100,000 sessions, and the end of 10,000 amid them', 
   const ms = performance.now() - began
   await t.rejects(registry.verify(token), revoked)
 
-  const slowest = Math.max(...(await server.command('SLOWLOG', 'GET', 10_000) as Array<[number, number, number]>).map(([, , micros]) => micros)) // number, time, µs
+  const slowest = Math.max(200, ...(await server.command('SLOWLOG', 'GET', 10_000) as Array<[number, number, number]>).map(([, , micros]) => micros)) // number, time, µs
   t.comment(`revokeAll of 10,000 sessions amid 100,000: ${ms.toFixed(1)} ms, the longest command ${(slowest / 1000).toFixed(2)} ms`)
   t.equal(await registry.count({ sub: 'everywhere' }), 0)
   t.same(await registry.list({ sub: 'everywhere' }), { sessions: [], cursor: null })
