@@ -68,9 +68,11 @@ t.test('with Sentinels', async t => {
   await t.test('a primary that is made a replica is left', async t => {
     await replicated()
     const before = await group.primary()
-    // A Sentinel takes a replica that was away only when it has asked it again.
-    await until('a failover begins', servers, async () => await group.sentinelServers[0]?.command('sentinel', 'failover', name).then(() => true, () => false) === true)
-    await until('it is a replica of another', servers, async () => String(await before.command('role')).startsWith('slave'))
+    await until('it is a replica of another', servers, async () => {
+      // Refused while a replica that was away has not been asked again; undone where another Sentinel still tells of the failover before.
+      if (await group.primary() === before) await group.sentinelServers[0]?.command('sentinel', 'failover', name).catch(() => {})
+      return String(await before.command('role')).startsWith('slave')
+    })
     t.ok(Math.max(...await Promise.all(stores.map(async store => await writesAfter(store, servers)))) < SENTINEL_BOUND)
   })
 
