@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { PerformanceObserver } from 'node:perf_hooks'
 import { setImmediate, setTimeout as after } from 'node:timers/promises'
 import Fastify from 'fastify'
 import tokenRegistry from 'fastify-token-registry'
+import { longestPause } from './pauses.ts'
 
 // A million sessions in memory, in a process of their own with --expose-gc: what they take, and what it takes to see them expire.
 
@@ -57,34 +57,6 @@ async function fill (deadline: number): Promise<void> {
   }
 }
 
-/** Watches the event loop until all sessions are gone. @returns the longest time between two looks, ms */
-async function longestSlice (): Promise<number> {
-  const pauses: Array<{ from: number, to: number }> = []
-  const collector = new PerformanceObserver(list => {
-    for (const { startTime, duration } of list.getEntries()) pauses.push({ from: startTime, to: startTime + duration })
-  })
-  collector.observe({ entryTypes: ['gc'] })
-
-  const slices: Array<{ from: number, to: number, cpu: number }> = []
-  let [seen, used] = [performance.now(), process.cpuUsage()]
-  for (let looks = 0; looks % 1000 > 0 || ((await registry.health()).sessions ?? 0) > 0; looks++) {
-    await setImmediate()
-    const [now, cpu] = [performance.now(), process.cpuUsage()]
-    // While another process had the core, ours took no time of it.
-    if (now - seen > 1) slices.push({ from: seen, to: now, cpu: (cpu.user - used.user + cpu.system - used.system) / 1000 })
-    seen = now
-    used = cpu
-  }
-  // The observer is told late.
-  await after(100)
-  collector.disconnect()
-
-  return Math.max(0, ...slices.map(({ from, to, cpu }) => {
-    const collecting = pauses.reduce((sum, pause) => sum + Math.max(0, Math.min(to, pause.to) - Math.max(from, pause.from)), 0)
-    return Math.min(to - from, cpu) - collecting
-  }))
-}
-
 const before = memory()
 const deadline = Date.now() + LIFETIME
 await fill(deadline)
@@ -92,7 +64,7 @@ const full = memory()
 if (Date.now() > deadline) throw new Error(`this machine did not issue ${SESSIONS} sessions in ${LIFETIME / 1000} s`)
 
 await after(deadline - Date.now())
-const slice = await longestSlice()
+const slice = await longestPause(async () => ((await registry.health()).sessions ?? 0) === 0)
 process.send?.({
   heap: (full.heap - before.heap) / SESSIONS,
   buffers: (full.buffers - before.buffers) / SESSIONS,

@@ -1,15 +1,15 @@
 // The part of map-store.ts that knows of no Map: what may be inserted, what is found, and what a repetition is answered.
 import { isDeepStrictEqual } from 'node:util'
-import type { InsertRefusal, SessionLimit, SessionQuery, SessionRecord, Subject } from 'fastify-token-registry'
+import { holdingsOf, judgeLimits, type InsertOptions, type InsertRefusal, type LimitVerdict, type SessionQuery, type SessionRecord, type Subject } from 'fastify-token-registry'
 
 export const idsOf = (sessions: readonly SessionRecord[]): string[] => sessions.map(({ id }) => id)
 
 /** Each subject of some records, once. */
-export function subjectsOf (records: readonly SessionRecord[]): Subject[] {
+export function subjectsOf (records: readonly Subject[]): Subject[] {
   return [...new Map(records.map(({ tenant, sub }) => [JSON.stringify([tenant, sub]), { tenant, sub }])).values()]
 }
 
-/** Whether a query finds a session, or a limit counts it. */
+/** Whether a query finds a session. */
 export function matches (session: SessionRecord, { issuedAfter = 0, issuedBefore = Infinity, ...query }: SessionQuery): boolean {
   const { use, issuedAt, tenant, sub, client, meta: { deviceId, ipAddress } } = session
   const own = { tenant, sub, client, deviceId, ipAddress }
@@ -23,28 +23,19 @@ export function matches (session: SessionRecord, { issuedAfter = 0, issuedBefore
  * @returns why not; or whom the limits end to make room
  */
 export function judgeInsert (
-  subject: Subject, records: readonly SessionRecord[], present: readonly SessionRecord[], limits: readonly SessionLimit[]
-): { refused: InsertRefusal[], evicted: SessionRecord[] } {
+  subject: Subject, records: readonly SessionRecord[], present: readonly SessionRecord[], options: InsertOptions
+): { refused: InsertRefusal[], victims: LimitVerdict<SessionRecord>['victims'] } {
   const ids = idsOf(records)
   const taken = new Set(idsOf(present))
   const others = present.filter(({ tenant, sub }) => tenant === subject.tenant && sub === subject.sub)
   for (const { id, origin } of records) {
-    if (taken.has(id)) return { refused: [{ ...subject, ids, reason: 'exists', id }], evicted: [] }
+    if (taken.has(id)) return { refused: [{ ...subject, ids, reason: 'exists', id }], victims: new Map() }
     taken.add(id)
     const consumed = others.some(token => token.id === origin && token.use === 'once' && token.generation > 0)
-    if (origin !== null && !consumed) return { refused: [{ ...subject, ids, reason: 'origin', id: origin }], evicted: [] }
+    if (origin !== null && !consumed) return { refused: [{ ...subject, ids, reason: 'origin', id: origin }], victims: new Map() }
   }
-  const evicted = new Set<SessionRecord>()
-  for (const limit of limits) {
-    const counted = others.filter(session => !evicted.has(session) && matches(session, limit.where ?? {}))
-    const added = records.filter(record => matches(record, limit.where ?? {})).length
-    const excess = added === 0 ? 0 : Math.max(0, counted.length + added - limit.max)
-    const refuses = limit.onExceed === 'refuse' || added > limit.max
-    if (excess > 0 && refuses) return { refused: [{ ...subject, ids, reason: 'limit', limit, count: counted.length }], evicted: [] }
-    if (limit.onExceed === 'end-least-recently-used') counted.sort((a, b) => a.lastUsedAt - b.lastUsedAt)
-    for (const session of counted.slice(0, excess)) evicted.add(session)
-  }
-  return { refused: [], evicted: [...evicted] }
+  const { refused, victims } = judgeLimits(holdingsOf(present.filter(({ tenant }) => tenant === subject.tenant), subject.sub), records, options)
+  return { refused: refused === null ? [] : [{ ...subject, ids, ...refused }], victims }
 }
 
 /** A mutation whose reply was lost is repeated with its operation id, and gets its first answer, for a minute. Answers are the caller's own. */

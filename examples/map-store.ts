@@ -1,6 +1,6 @@
 // A store of one's own: six methods, here over a Map. The package completes the others from these, more slowly (see completeStore).
 // It keeps the whole contract: the test runs the suite of fastify-token-registry/testing on it. custom-store.ts is a server that uses it.
-import { deadlineOf, judgeRotation, TokenValidation, type InsertOutcome, type PartialStore, type RotateOutcome, type SessionRecord } from 'fastify-token-registry'
+import { deadlineOf, endingBy, judgeRotation, TokenValidation, type InsertOutcome, type PartialStore, type RotateOutcome, type SessionRecord } from 'fastify-token-registry'
 import { idsOf, judgeInsert, matches, repeatable, subjectsOf } from './map-store-rules.ts'
 
 /** Each mutation is one atomic step: nothing in it waits. */
@@ -22,14 +22,14 @@ export function mapStore (now = Date.now): PartialStore {
   return {
     name: 'map',
     now,
-    insert: async (given, { limits = [], op }) => inserts(op, idsOf(given), () => {
+    insert: async (given, options) => inserts(options.op, idsOf(given), () => {
       const records = structuredClone([...given])
       const outcome: InsertOutcome = { inserted: [], evicted: [], refused: [] }
-      for (const subject of subjectsOf(records)) {
+      for (const subject of subjectsOf(records.length === 0 && options.subject ? [options.subject] : records)) {
         const own = records.filter(({ tenant, sub }) => tenant === subject.tenant && sub === subject.sub)
-        const { refused, evicted } = judgeInsert(subject, own, all(), limits)
+        const { refused, victims } = judgeInsert(subject, own, all(), options)
         outcome.refused.push(...refused)
-        outcome.evicted.push(...take(idsOf(evicted)))
+        for (const [session, cause] of victims) outcome.evicted.push({ session, ending: endingBy(session, cause, options.op, now()) }) && take([session.id])
         if (refused.length === 0) own.forEach(add)
       }
       return { ...outcome, inserted: records.filter(record => places.has(record)) }

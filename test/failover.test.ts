@@ -192,6 +192,8 @@ function butForWhatThePrimaryKnows ({ store, stores: { secondary } }: Rig): Toke
     count: async query => await always(async on => await on.count(query)),
     mark: async (...args) => await always(async on => await on.mark(...args)),
     marked: async (...args) => await always(on => on.marked(...args)),
+    subjects: tenant => secondary.subjects(tenant),
+    documents: secondary.documents,
     health: async () => ({ ...await store.health(), status: 'ok' })
   })
 }
@@ -937,4 +939,18 @@ t.test('through HTTP, with a Redis that is killed and started again', async t =>
   t.match(await ask('DELETE', '/sessions'), { status: 200, body: '3' })
   for (const token of [old.token, next, last.token]) t.match(await ask('GET', '/me', token), { status: 401 })
   t.match(await app.tokenRegistry.health(), { status: 'ok' })
+})
+
+t.test('while the primary is away, who has sessions and what documents say is not known', async t => {
+  const { store, stores: { primary }, goAway, comeBack } = rig(t)
+  t.equal(await store.documents?.write('devices', 'alice', null, 'a', Infinity), true)
+  t.equal(await primary.documents?.read('devices', 'alice'), 'a')
+  t.equal(typeof store.figures()['removed'], 'number')
+  await goAway()
+  const unavailable = { code: 'FST_STORE_UNAVAILABLE' }
+  await t.rejects(async () => await store.documents?.read('devices', 'alice'), unavailable)
+  await t.rejects(async () => await store.documents?.write('devices', 'alice', 'a', 'b', Infinity), unavailable)
+  await t.rejects(async () => { for await (const subject of store.subjects()) t.fail(subject.sub) }, unavailable)
+  await comeBack()
+  t.equal(await store.documents?.read('devices', 'alice'), 'a')
 })

@@ -446,8 +446,8 @@ t.test('what is revoked is gone when the call returns', async t => {
   await t.rejects(registry.verify(second.token), revoked)
 
   t.same(told.filter(({ hook }) => hook !== 'preRevoke').map(({ hook, args }) => [hook, args[0]]), [
-    ['onEnd', first.session], ['postRevoke', { id: first.session.id, reason: 'logout', by: 'alice', count: 1 }],
-    ['onEnd', second.session], ['postRevoke', { id, reason: 'revoked', by: 'admin', count: 1 }]
+    ['onEnd', first.session], ['postRevoke', { id: first.session.id, subject: { tenant: '', sub: 'alice' }, reason: 'logout', by: 'alice', count: 1 }],
+    ['onEnd', second.session], ['postRevoke', { id, subject: { tenant: 'acme', sub: 'alice' }, reason: 'revoked', by: 'admin', count: 1 }]
   ])
   for (const reason of ['', 'x'.repeat(65), 7, null]) await t.rejects(registry.revoke(first.token, reason as never), refused)
   await t.rejects(registry.revokeById(id, 'revoked', { by: 7 as never }), refused)

@@ -43,7 +43,7 @@ keepsTheContract('a store that tells only that something changed', opens(replaci
 keepsTheContract('a store that has all but count', opens(store => without(store, 'count', 'name', 'staleness')))
 keepsTheContract('a store that has all but update', opens(store => without(store, 'update')), { lacks: ['update'] })
 keepsTheContract('a store that has only what it must have', opensByHand(now => new MinimalStore(now)), {
-  lacks: ['update', 'touch', 'endAll', 'ending', 'onExpire']
+  lacks: ['update', 'touch', 'endAll', 'ending', 'onExpire', 'documents']
 })
 
 const anyOp = (): string => crypto.randomUUID()
@@ -128,8 +128,32 @@ const broken: Record<string, [(store: TokenStore) => TokenStore, RegExp]> = {
   }), /expired or ended counts in no limit/],
   'ignores limits': [replacing(store => ({ insert: async (records, { op }) => await store.insert(records, { op }) })), /a limit that refuses/],
   'counts all sessions in every limit': [replacing(store => ({
-    insert: async (records, { limits = [], op }) => await store.insert(records, { limits: limits.map(({ where, ...limit }) => limit), op })
-  })), /on a client or a device/],
+    insert: async (records, { limits = [], op }) => await store.insert(records, { limits: limits.map(({ group, ...limit }) => limit), op })
+  })), /a limit on a group/],
+  'ends nobody that is named': [replacing(store => ({ insert: async (records, { endOthers, ...options }) => await store.insert(records, options) })), /sessions that are named/],
+  'ends whoever is named': [replacing(store => ({
+    insert: async (records, { endOthers = [], ...options }) => {
+      await store.end(endOthers, { reason: 'replaced', by: null, op: options.op })
+      return await store.insert(records, options)
+    }
+  })), /sessions that are named/],
+  'replaces nobody': [replacing(store => ({
+    insert: async (records, { limits = [], ...options }) => await store.insert(records, { ...options, limits: limits.map(({ replaces, ...limit }) => limit) })
+  })), /replaces what is named/],
+  'counts a tenant by subject': [replacing(store => ({
+    insert: async (records, { limits = [], ...options }) => await store.insert(records, { ...options, limits: limits.map(({ across, ...limit }) => limit) })
+  })), /counts all of its subjects/],
+  'brings nobody within the limits': [replacing(store => ({ insert: async (records, { subject, ...options }) => await store.insert(records, options) })), /brought within the limits/],
+  'leaves groups as they were': [replacing(store => ({ update: async (id, { groups, ...patch }, revision) => await store.update(id, patch, revision) })), /groups can be changed/],
+  'writes documents over others': [replacing(({ documents }) => ({
+    documents: documents && {
+      read: async (...of) => await documents.read(...of),
+      write: async (purpose, key, _before, ...rest) => {
+        while (!await documents.write(purpose, key, await documents.read(purpose, key), ...rest));
+        return true
+      }
+    }
+  })), /count up at once/],
   'checks limits before it stores': [replacing(store => ({
     insert: async (records, { limits = [], op }) => {
       const [{ tenant, sub } = { tenant: '', sub: '' }] = records
@@ -139,7 +163,7 @@ const broken: Record<string, [(store: TokenStore) => TokenStore, RegExp]> = {
         ? await store.insert(records, { limits, op })
         : await store.insert(records, { limits: limits.filter(({ onExceed }) => onExceed !== 'refuse'), op })
     }
-  })), /sign in at the same time/],
+  })), /a limit holds against many/],
   'forgets the origin': [replacing(store => ({
     insert: async (records, options) => await store.insert(records.map(record => ({ ...record, origin: null })), options)
   })), /what came of the token/],
@@ -266,7 +290,7 @@ const broken: Record<string, [(store: TokenStore) => TokenStore, RegExp]> = {
   'joins purpose and key': [replacing(store => ({
     mark: async (purpose, key, expiresAt) => await store.mark('', purpose + key, expiresAt),
     marked: (purpose, key) => store.marked('', purpose + key)
-  })), /purposes and keys never meet/],
+  })), /marks of different purposes/],
   'looks for a mark and then sets it': [replacing(store => ({
     mark: async (purpose, key, expiresAt) => {
       if (await store.marked(purpose, key)) return false
@@ -275,7 +299,7 @@ const broken: Record<string, [(store: TokenStore) => TokenStore, RegExp]> = {
       return true
     }
   })), /100 that set a mark/],
-  'keeps a mark for ever': [replacing(store => ({ mark: async (purpose, key) => await store.mark(purpose, key, Infinity) })), /stands until its time/],
+  'keeps a mark for ever': [replacing(store => ({ mark: async (purpose, key) => await store.mark(purpose, key, Infinity) })), /a mark is set once/],
   'tells nobody': [replacing(() => ({ onInvalidate: () => () => {} })), /has told so before it answers/],
   'tells expiries to nobody': [replacing(() => ({ onExpire: () => () => {} })), /expiry that is noticed/]
 }

@@ -4,7 +4,9 @@ import type { Connection } from './connection.ts'
 import { grouped } from './grouped.ts'
 import type { Indexes } from './indexes.ts'
 import { isId, type Keys } from './keys.ts'
+import type { Places } from './places.ts'
 import { decode } from './record.ts'
+import { scan } from './scan.ts'
 import { checkIndex, checkSessions } from './scripts/check.ts'
 import type { Script } from './scripts/script.ts'
 
@@ -15,9 +17,9 @@ const SLICE = 125
 export interface CheckReport {
   /** Sessions that live or whose ending is kept. */
   sessions: number
-  /** Those that live and are not listed: a search for their subject misses them, `revokeAll` too. */
+  /** Those that live and are not listed: a search for their subject misses them, `revokeAll` or a limit too. */
   unlisted: number
-  /** Entries of indexes whose session is gone. */
+  /** Entries of indexes, and of what limits count by, whose session is gone. */
   orphans: number
   /** Sessions that cannot be read: they are refused, and go when they expire. */
   corrupt: number
@@ -31,14 +33,14 @@ export interface CheckReport {
  * @param keepEndings ms
  * @param repair mends what does not
  */
-export async function check (connection: Connection, keys: Keys, indexes: Indexes, keepEndings: number, repair: boolean): Promise<CheckReport> {
+export async function check (connection: Connection, keys: Keys, indexes: Indexes, places: Places, keepEndings: number, repair: boolean): Promise<CheckReport> {
   const report: CheckReport = { sessions: 0, unlisted: 0, orphans: 0, corrupt: 0, endless: 0 }
   // Each is given at least one key.
   const run = async (script: Script, primary: Redis, names: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> =>
     await connection.ask('check', () => script.run(primary, names, [keys.prefix, keys.tagIn(names[0] as string), keepEndings, repair ? 1 : 0, ...args]))
 
   for (const primary of connection.primaries()) {
-    for await (const names of scan(connection, primary, keys.pattern('s'), 'string')) {
+    for await (const names of scan(connection, 'check', primary, keys.pattern('s'), 'string', SLICE)) {
       const sessions = names.filter(name => isId(keys.idOf(name)))
       report.sessions += sessions.length
       for (const [, own] of grouped(sessions, name => keys.tagIn(name))) {
@@ -46,12 +48,15 @@ export async function check (connection: Connection, keys: Keys, indexes: Indexe
         report.unlisted += unlisted
         report.corrupt += corrupt
         report.endless += endless
+        if (!repair) continue
+        const live = await connection.ask('check', async () => sessionsOf(own.map(name => keys.idOf(name)), await primary.mget(...own)))
         // Before an index was asked for, sessions were not listed there.
-        if (repair && indexes.asked) await indexes.add(await connection.ask('check', async () => sessionsOf(own.map(name => keys.idOf(name)), await primary.mget(...own))))
+        await indexes.add(live)
+        for (const [, ofTenant] of grouped(live, ({ tenant }) => tenant)) await places.take(ofTenant)
       }
     }
-    for (const kind of ['x', 'o']) {
-      for await (const names of scan(connection, primary, keys.pattern(kind), 'zset')) {
+    for (const kind of ['x', 'o', 'g']) {
+      for await (const names of scan(connection, 'check', primary, keys.pattern(kind), 'zset', SLICE)) {
         for (const name of names) report.orphans += await orphansOf(first => run(checkIndex, primary, [name], [first, first + SLICE - 1]), repair)
       }
     }
@@ -81,13 +86,4 @@ function sessionsOf (ids: readonly string[], values: ReadonlyArray<string | null
       return [] // counted as corrupt, or gone since
     }
   })
-}
-
-async function * scan (connection: Connection, primary: Redis, pattern: string, type: string): AsyncGenerator<string[]> {
-  let cursor = '0'
-  do {
-    const [next, names] = await connection.ask('check', () => primary.scan(cursor, 'MATCH', pattern, 'COUNT', SLICE, 'TYPE', type))
-    yield names
-    cursor = next
-  } while (cursor !== '0')
 }

@@ -1,21 +1,20 @@
 import type { EndAllQuery, EndCause, Subject } from '../token-registry/index.ts'
 import type { Connection } from './connection.ts'
 import type { Keys } from './keys.ts'
-import { causeArguments } from './record.ts'
-import { SLICE, type Runner } from './runner.ts'
+import type { Placed } from './places.ts'
+import { causeArguments, groupsOf } from './record.ts'
+import { REPEATABLE, SLICE, type Runner } from './runner.ts'
 import { addPending, condemn, endSlice, noteTold, takePending } from './scripts/end.ts'
 
 /** ms for which what was set aside waits for somebody to end it */
 const ASIDE = 7 * 86_400_000
-/** ms for which the answer is kept for a repetition */
-const REPEATABLE = 3_600_000
 /** ms after which what is not done counts as abandoned */
 export const ABANDONED = 30_000
 /** Slices that are under way at once, so that none waits for the network. */
 const SLICES_AHEAD = 4
 
-/** When, the ids that it ended, their records, those that had expired. */
-type EndSliceReply = [string, string[], string[], string[]]
+/** When, the ids that it ended, their records, those that had expired; the ids and groups of those that a tenant may count. */
+type EndSliceReply = [string, string[], string[], string[], string[], string[]]
 
 /** What is not done. */
 interface Pending extends Subject {
@@ -25,8 +24,8 @@ interface Pending extends Subject {
   at: number
 }
 
-/** Is told what a slice ended, and found. `values`: records, where they are wanted. */
-type Slice = (slice: { tag: string, at: number, ids: string[], values: string[], expired: string[], cause: EndCause }) => void
+/** Is told what a slice ended, and found. `values`: records, where they are wanted. `placed`: those whose places are free now. */
+type Slice = (slice: { tag: string, at: number, ids: string[], values: string[], expired: string[], placed: Placed[], cause: EndCause }) => void
 
 /**
  * Ends everything of a subject: its indexes are moved aside in one step, and what they list is ended in slices. Who begins is on a list until all is done,
@@ -70,7 +69,7 @@ export class EndAll {
 
   /** @param how `begins`: else it goes on with what another began, and tells only what that one had not told */
   async #finish (pending: Pending, member: string, how: { wanted: boolean, begins: boolean }, told: Slice): Promise<number> {
-    const { except, cause } = pending
+    const { tenant, except, cause } = pending
     const tag = this.#keys.tagOfSubject(pending)
     const own = this.#keys.subject(pending, cause.op)
     const { sessions, once, sessionsAside, onceAside, done, underWay } = own
@@ -82,9 +81,10 @@ export class EndAll {
       const endFrom = async (first: number): Promise<void> => {
         const bit = 2 * (first / SLICE) + firstBit
         const args = [...causeArguments(cause), first, first + SLICE - 1, bit, how.wanted ? 1 : 0, how.begins ? 1 : 0, ...except]
-        const [at, ids, values, expired] = await this.#runner.run<EndSliceReply>('endAll', endSlice, tag, [aside, done], args)
+        const [at, ids, values, expired, placedIds, groups] = await this.#runner.run<EndSliceReply>('endAll', endSlice, tag, [aside, done], args)
         count += ids.length
-        told({ tag, at: Number(at), ids, values, expired, cause })
+        const placed = placedIds.map((id, index) => ({ id, tenant, groups: groupsOf(groups[index] as string) })) // as many as ids
+        told({ tag, at: Number(at), ids, values, expired, placed, cause })
         this.#runner.run('endAll', noteTold, tag, [done], [bit]).catch(() => {}) // should this process die now, another tells it again
       }
       const firsts = Array.from({ length: Math.ceil(size / SLICE) }, (_, index) => index * SLICE).values()

@@ -13,3 +13,9 @@ export function grouped<Item> (items: readonly Item[], keyOf: (item: Item) => st
 export function sliced<Item> (items: readonly Item[], size: number): Item[][] {
   return Array.from({ length: Math.ceil(items.length / size) }, (_, index) => items.slice(index * size, (index + 1) * size))
 }
+
+/** Puts what has ids in the order of others. */
+export function inOrderOf (wanted: ReadonlyArray<{ id: string }>, items: Array<{ id: string }>): void {
+  const position = new Map(wanted.map(({ id }, index) => [id, index]))
+  items.sort((a, b) => Number(position.get(a.id)) - Number(position.get(b.id)))
+}

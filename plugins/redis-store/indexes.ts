@@ -23,11 +23,6 @@ export class Indexes {
     this.#keepEndings = keepEndings
   }
 
-  /** Whether there is any. */
-  get asked (): boolean {
-    return this.#names.length > 0
-  }
-
   /** The index that has all that a query finds; null where there is none. */
   keyOf ({ client, ipAddress }: Pick<SessionQuery, 'client' | 'ipAddress'>): string | null {
     const values = { ip: ipAddress, client }

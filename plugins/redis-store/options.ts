@@ -40,6 +40,8 @@ export interface RedisStoreOptions {
   commandTimeout?: Duration
   /** For how long an ending is kept, at most a year; a day by default. */
   keepEndings?: Duration
+  /** Between two passes that end what has expired and nobody asks for, one minute; over all processes together at most twice as often. `false`: this one makes none. */
+  cleanupInterval?: Duration | false
   /** What can be searched for across subjects without reading everything: `'ip'`, `'client'`. None by default; each costs an issue a round trip. */
   indexes?: ReadonlyArray<'ip' | 'client'>
   /**
@@ -77,17 +79,18 @@ const Options = Type.Object({
   connectTimeout: Type.Unsafe<Duration>({ ...DurationSchema, default: 2000 }),
   commandTimeout: Type.Unsafe<Duration>({ ...DurationSchema, default: 1000 }),
   keepEndings: Type.Unsafe<Duration>({ ...DurationSchema, default: DAY }),
+  cleanupInterval: Type.Union([...DurationSchema.anyOf, Type.Literal(false)], { default: 60_000, errorMessage: `${DurationSchema.errorMessage}, or false` }),
   indexes: Type.Array(Type.Union([Type.Literal('ip'), Type.Literal('client')], { errorMessage: '"ip" or "client"' }), { uniqueItems: true, default: [], errorMessage: 'a list of "ip" and "client"' }),
   durability: Type.Union([Type.Literal('none'), Type.Literal('replicas')], { default: 'none', errorMessage: '"none" or "replicas"' }),
   requireAtStart: Type.Boolean({ default: true, errorMessage: 'true or false' })
 }, { additionalProperties: false })
 
-type Defaulted = 'keyPrefix' | 'connectTimeout' | 'commandTimeout' | 'keepEndings' | 'indexes' | 'durability' | 'requireAtStart'
+type Defaulted = 'keyPrefix' | 'connectTimeout' | 'commandTimeout' | 'keepEndings' | 'cleanupInterval' | 'indexes' | 'durability' | 'requireAtStart'
 type Times = Record<'connectTimeout' | 'commandTimeout' | 'keepEndings', number>
 type Given = RedisStoreOptions & Required<Pick<RedisStoreOptions, Defaulted>>
 
 /** Options as they are used: complete, checked, durations in ms. */
-export type ResolvedOptions = Omit<RedisStoreOptions, Defaulted> & Times & { keyPrefix: string, indexes: ReadonlyArray<'ip' | 'client'>, durability: 'none' | 'replicas', requireAtStart: boolean }
+export type ResolvedOptions = Omit<RedisStoreOptions, Defaulted> & Times & { cleanupInterval: number | false, keyPrefix: string, indexes: ReadonlyArray<'ip' | 'client'>, durability: 'none' | 'replicas', requireAtStart: boolean }
 
 const ways = ['url', 'nodes', 'sentinels', 'client'] as const
 /** What is not repeated in a message: it is a secret, or one could stand there by mistake. */
@@ -96,7 +99,7 @@ const unshown = ['url', 'nodes', 'sentinels', 'name', 'username', 'password', 's
 /** @throws {StoreOptions} names the option, what it was and what it may be; never a URL, user or password */
 export function resolveOptions (given: RedisStoreOptions): ResolvedOptions {
   const options = checked(given)
-  const { connectTimeout, commandTimeout, keepEndings, ...rest } = options
+  const { connectTimeout, commandTimeout, keepEndings, cleanupInterval, ...rest } = options
   checkWay(options)
   if (options.client !== undefined) checkClient(options)
   if (options.url !== undefined) checkUrl(options.url, options)
@@ -104,7 +107,8 @@ export function resolveOptions (given: RedisStoreOptions): ResolvedOptions {
     ...rest,
     connectTimeout: within('connectTimeout', connectTimeout, 10, 60_000),
     commandTimeout: within('commandTimeout', commandTimeout, 10, 60_000),
-    keepEndings: within('keepEndings', keepEndings, 1000, 365 * DAY)
+    keepEndings: within('keepEndings', keepEndings, 1000, 365 * DAY),
+    cleanupInterval: cleanupInterval !== false && within('cleanupInterval', cleanupInterval, 100, DAY)
   }
 }
 

@@ -1,46 +1,44 @@
 import {
-  deadlineOf, SessionConflict, StoreCorrupt, TokenValidation, type EndAllQuery, type EndCause, type Ending, type FoundSessions, type InsertOptions, type InsertOutcome,
-  type InsertRefusal, type Page, type Presented, type RotateOutcome, type SessionLimit, type SessionMeta, type SessionPatch, type SessionQuery, type SessionRecord, type SessionUse,
-  type StoreHealth, type Subject, type TokenStore
+  deadlineOf, SessionConflict, StoreCorrupt, StoreTimeout, type EndAllQuery, type EndCause, type EndedSession, type Ending, type FoundSessions, type InsertOptions, type InsertOutcome,
+  type Page, type Presented, type RotateOutcome, type SessionMeta, type SessionPatch, type SessionQuery, type SessionRecord, type SessionUse, type StoreHealth, type Subject, type TokenStore
 } from '../token-registry/index.ts'
 import { check, type CheckReport } from './check.ts'
 import { Claims } from './claims.ts'
+import { Cleanup } from './cleanup.ts'
 import type { Coherence } from './coherence.ts'
 import type { Confirmed } from './confirmed.ts'
 import { isCluster, type Connection } from './connection.ts'
+import { RedisDocuments } from './documents.ts'
 import { ABANDONED, EndAll } from './end-all.ts'
 import { StoreLost } from './errors.ts'
-import { grouped, sliced } from './grouped.ts'
+import { inOrderOf, sliced } from './grouped.ts'
 import { Indexes, type IndexName } from './indexes.ts'
+import { Inserts } from './inserts.ts'
 import { isId, type Keys } from './keys.ts'
 import type { Loss } from './losses.ts'
 import { Marks } from './marks.ts'
-import { causeArguments, decode, encode, subjectLines, text, untext, type Stored } from './record.ts'
+import { isPlaced, Places, STORED_WITHIN, type Placed, type Taken } from './places.ts'
+import { causeArguments, decode, groupsLine, groupsOf, text, untext, type Stored } from './record.ts'
 import { Reads } from './reads.ts'
 import { Recent } from './recent.ts'
-import { Runner } from './runner.ts'
+import { REPEATABLE, Runner, SLICE } from './runner.ts'
 import { touch, update } from './scripts/change.ts'
 import { end, expire } from './scripts/end.ts'
-import { insert } from './scripts/insert.ts'
 import { mark } from './scripts/mark.ts'
 import { rotate } from './scripts/rotate.ts'
 import type { Script } from './scripts/script.ts'
 import { Search } from './search.ts'
 import { keeperOf } from './slots.ts'
 
-/** ms for which the answer of an operation is kept for its repetition */
-const REPEATABLE = 3_600_000
 /** ms without a proof that changes are heard of after which that is an outage, and no hitch */
 const DEAF = 3000
-/** Subjects whose records are under way at once: more would only wait, each for the others. */
-const GROUPS_AT_ONCE = 500
 
-type InsertReply = ['ok', string[], string[], string[]] | ['exists' | 'origin', string] | ['limit', number, number]
 type RotateReply =
   | ['unknown' | 'expired' | 'corrupt' | 'client' | 'binding']
   | ['rotated' | 'recovered' | 'repeated', string]
   | ['reused', string, string, string, string[], string[]]
-type UpdateReply = ['none' | 'expired' | 'corrupt' | 'conflict'] | ['ok', string]
+/** The record, the groups that it had, when. */
+type UpdateReply = ['none' | 'expired' | 'corrupt' | 'conflict' | 'unplaced'] | ['ok', string, string, string]
 /** When, the ids that it ended, their records, those that had expired, those that are elsewhere, and where. */
 type EndReply = [string, string[], string[], string[], string[], string[]]
 /** Those that had expired, those that are elsewhere, and where. */
@@ -50,6 +48,8 @@ type ExpireReply = Array<[string, string, 'expired' | 'idle', string]>
 export interface RedisStoreSettings {
   /** ms for which an ending is kept */
   keepEndings: number
+  /** ms between two passes that end what has expired; false for none */
+  cleanupInterval: number | false
   indexes: readonly IndexName[]
   /** Whether Redis has to answer at start. */
   requireAtStart: boolean
@@ -58,6 +58,7 @@ export interface RedisStoreSettings {
 /** Sessions in Redis, shared by any number of processes. */
 export class RedisStore implements TokenStore {
   readonly name = 'redis'
+  readonly documents: RedisDocuments
   /** Records that could not be read. */
   corrupt = 0
   readonly #connection: Connection
@@ -65,16 +66,19 @@ export class RedisStore implements TokenStore {
   readonly #coherence: Coherence
   readonly #reads: Reads
   readonly #runner: Runner
-  readonly #claims: Claims
+  readonly #places: Places
+  readonly #inserts: Inserts
   readonly #endAll: EndAll
   readonly #indexes: Indexes
   readonly #search: Search
   readonly #marks: Marks
+  readonly #cleanup: Cleanup
   readonly #settings: RedisStoreSettings
   readonly #confirmed: Confirmed | null
   readonly #log: (error: unknown, message: string) => void
   readonly #recent = new Recent()
   #marksBegun = false
+  #removed = 0
   #openedAt = Infinity
   #sweeping: NodeJS.Timeout | undefined
   readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
@@ -90,12 +94,21 @@ export class RedisStore implements TokenStore {
     const now = (): number => coherence.now()
     this.#reads = new Reads(connection)
     this.#runner = new Runner(connection, keys, settings.keepEndings, confirmed)
-    this.#claims = new Claims(connection, keys, this.#runner, now, settings.keepEndings)
+    this.#places = new Places(keys, this.#runner, now, async (id, tenant, group) => await this.#holds(id, tenant, group))
+    const claims = new Claims(connection, keys, this.#runner, now, settings.keepEndings)
+    this.#inserts = new Inserts(keys, this.#runner, claims, this.#places, { now, ended: (ids, values, op) => this.#evicted(ids, values, op) })
     this.#endAll = new EndAll(connection, keys, this.#runner, now)
     this.#indexes = new Indexes(connection, keys, settings.indexes, settings.keepEndings)
     this.#search = new Search(connection, keys, this.#indexes, now, { expired: (ids, tag) => this.#expireSoon(ids, tag), corrupt: () => { this.corrupt++ } })
     this.#marks = new Marks(connection, keys, coherence, async (name, expiresAt) =>
       await this.#runner.run<number>('mark', mark, keys.tagIn(name), [name], [expiresAt]) === 1)
+    this.documents = new RedisDocuments(connection, keys, this.#runner)
+    this.#cleanup = new Cleanup(connection, keys, this.#runner, {
+      interval: settings.cleanupInterval,
+      now,
+      expire: async (ids, tag) => await this.#expire(ids, tag),
+      failed: error => connection.failed(error, 'what has expired is not removed from Redis')
+    })
     coherence.onChange(names => this.#heard(names))
     coherence.onLoss((address, loss) => { this.#makeGood(address, loss).catch((error: unknown) => log(error, 'what Redis had lost could not be made again')) })
   }
@@ -114,6 +127,7 @@ export class RedisStore implements TokenStore {
     this.#coherence.begin()
     this.#openedAt = performance.now()
     this.#sweeping = setInterval(() => { this.sweep().catch(() => {}) }, ABANDONED).unref()
+    this.#cleanup.begin()
   }
 
   get staleness (): number {
@@ -124,20 +138,9 @@ export class RedisStore implements TokenStore {
     return this.#coherence.now()
   }
 
-  async insert (records: readonly SessionRecord[], { limits = [], op }: InsertOptions): Promise<InsertOutcome> {
-    const outcome: InsertOutcome = { inserted: [], evicted: [], refused: [] }
-    const groups = grouped(records, subjectLines)
+  async insert (records: readonly SessionRecord[], options: InsertOptions): Promise<InsertOutcome> {
     await this.#indexes.add(records)
-    for (const wave of sliced(groups, GROUPS_AT_ONCE)) {
-      const parts = await Promise.all(wave.map(async ([, own]) => await this.#insertOf(own, limits, op)))
-      for (const { inserted, evicted, refused } of parts) {
-        outcome.inserted.push(...inserted)
-        outcome.evicted.push(...evicted)
-        outcome.refused.push(...refused)
-      }
-    }
-    if (groups.length > 1) inOrderOf(records, outcome.inserted)
-    return outcome
+    return await this.#inserts.run(records, options)
   }
 
   async get (id: string): Promise<SessionRecord | null> {
@@ -147,13 +150,17 @@ export class RedisStore implements TokenStore {
     return null
   }
 
-  async update (id: string, { scope, version, meta, idleTimeout }: SessionPatch, revision?: number): Promise<SessionRecord | null> {
+  async update (id: string, { scope, groups, version, meta, idleTimeout }: SessionPatch, revision?: number): Promise<SessionRecord | null> {
     if (!isId(id)) return null
+    const newGroups = groups === undefined ? '' : groupsLine(groups) || '-'
     if (meta !== undefined) await this.#index(id, meta)
+    const taken = groups === undefined ? null : await this.#takePlaces(id, groups)
     const patch = [scope === undefined ? '' : JSON.stringify(scope), text(version), meta === undefined ? '' : JSON.stringify(meta), idleTimeout === undefined ? '' : idleTimeout ?? '-']
-    const reply = await this.#change<UpdateReply>('update', update, id, [revision ?? '', ...patch])
+    const reply = await this.#change<UpdateReply>('update', update, id, [revision ?? '', ...patch, newGroups, taken?.storeBy ?? ''])
+    if (reply[0] !== 'ok') taken?.undo()
     switch (reply[0]) {
-      case 'ok': return this.#decode(id, reply[1]).session
+      case 'ok': return await this.#updated(id, reply)
+      case 'unplaced': throw new StoreTimeout('update', STORED_WITHIN)
       case 'conflict': throw new SessionConflict()
       case 'corrupt': throw this.#damaged(id)
       case 'expired': this.#expireFound(id)
@@ -199,9 +206,9 @@ export class RedisStore implements TokenStore {
     const unique = [...new Set(ids)].filter(isId)
     const ended: SessionRecord[] = []
     await this.#runner.runOnAll(unique, async (tag, own) => {
-      const [, ids, values, expired, ...moved] = await this.#runner.runOn<EndReply>('end', end, tag, own, [...causeArguments(cause), ...own]).finally(() => this.#tell(own))
+      const [at, ids, values, expired, ...moved] = await this.#runner.runOn<EndReply>('end', end, tag, own, [...causeArguments(cause), ...own]).finally(() => this.#tell(own))
       this.#expireSoon(expired, tag)
-      ended.push(...this.#ended(ids, values))
+      ended.push(...this.#ended(ids, values, Number(at)))
       return moved
     })
     inOrderOf(unique.map(id => ({ id })), ended)
@@ -210,21 +217,23 @@ export class RedisStore implements TokenStore {
   }
 
   async endAll (of: EndAllQuery, cause: EndCause, told?: (ended: SessionRecord[], at: number) => void): Promise<number> {
-    return await this.#endAll.run(of, cause, told !== undefined, ({ tag, at, ids, values, expired }) => {
+    return await this.#endAll.run(of, cause, told !== undefined, ({ tag, at, ids, values, expired, placed }) => {
       this.#tell(ids)
       this.#rememberEnded(ids, cause)
       this.#expireSoon(expired, tag)
-      if (ids.length > 0) told?.(this.#ended(ids, values), at)
+      this.#release(placed, at)
+      if (ids.length > 0) told?.(this.#shown(ids, values), at)
     })
   }
 
   /** Ends what a process that died was about to end; done by itself every half minute. */
   async sweep (): Promise<void> {
-    await this.#endAll.sweep(({ tag, at, ids, values, expired, cause }) => {
+    await this.#endAll.sweep(({ tag, at, ids, values, expired, placed, cause }) => {
       this.#tell(ids)
       this.#rememberEnded(ids, cause)
       this.#expireSoon(expired, tag)
-      for (const session of this.#ended(ids, values)) this.#tellEnded(session, { ...cause, at })
+      this.#release(placed, at)
+      for (const session of this.#shown(ids, values)) this.#tellEnded(session, { ...cause, at })
     })
   }
 
@@ -235,7 +244,7 @@ export class RedisStore implements TokenStore {
    */
   async check ({ repair = false }: { repair?: boolean } = {}): Promise<CheckReport> {
     if (repair) await this.sweep()
-    return await check(this.#connection, this.#keys, this.#indexes, this.#settings.keepEndings, repair)
+    return await check(this.#connection, this.#keys, this.#indexes, this.#places, this.#settings.keepEndings, repair)
   }
 
   async ending (id: string): Promise<Ending | null> {
@@ -254,6 +263,10 @@ export class RedisStore implements TokenStore {
 
   async count (query: SessionQuery): Promise<number> {
     return await this.#connection.askMany('count', () => this.#search.count(query))
+  }
+
+  subjects (tenant?: string): AsyncIterable<Subject> {
+    return this.#search.subjects(tenant)
   }
 
   async mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
@@ -276,6 +289,11 @@ export class RedisStore implements TokenStore {
     return () => { this.#expireListeners.delete(listener) }
   }
 
+  /** `corrupt`: records that could not be read; `removed`: sessions that this process ended as they had expired; `cleanups`: passes that it made for that. */
+  figures (): Record<string, number> {
+    return { corrupt: this.corrupt, removed: this.#removed, cleanups: this.#cleanup.passes }
+  }
+
   async health (): Promise<StoreHealth> {
     const began = performance.now()
     await this.#connection.ask('health', client => client.ping())
@@ -287,38 +305,10 @@ export class RedisStore implements TokenStore {
 
   async close (): Promise<void> {
     clearInterval(this.#sweeping)
+    this.#cleanup.close()
     this.#coherence.close()
     this.#confirmed?.close()
     this.#connection.close()
-  }
-
-  async #insertOf (own: readonly SessionRecord[], limits: readonly SessionLimit[], op: string): Promise<InsertOutcome> {
-    const { tenant, sub } = own[0] as SessionRecord // a group has at least one
-    const ids = own.map(({ id }) => id)
-    const refuse = (refusal: Reason): InsertOutcome => ({ inserted: [], evicted: [], refused: [{ ...refusal, tenant, sub, ids }] })
-    const malformed = ids.find(id => !isId(id))
-    if (malformed !== undefined) throw new TokenValidation('the id of a session is 24 characters of base64url')
-    const seen = new Set<string>()
-    const twice = ids.find(id => seen.size === seen.add(id).size)
-    if (twice !== undefined) return refuse({ reason: 'exists', id: twice })
-
-    const tag = this.#keys.tagOfSubject({ tenant, sub })
-    const strangers = own.filter(({ id }) => this.#keys.tagOfId(id) !== tag)
-    const taken = strangers.length === 0 ? undefined : await this.#claims.add(strangers, tag, op)
-    if (taken !== undefined) return refuse({ reason: 'exists', id: taken })
-    const reply = await this.#runner.runOn<InsertReply>('insert', insert, tag, ids, [
-      JSON.stringify(op), REPEATABLE, this.now(), JSON.stringify(limits.map(limit => limitArgument(limit, own))), own.length, ...own.flatMap(record => [record.id, encode(record)])
-    ])
-    if (reply[0] !== 'ok') await this.#claims.takeBack(strangers, tag, op)
-    switch (reply[0]) {
-      case 'exists': case 'origin': return refuse({ reason: reply[0], id: reply[1] })
-      case 'limit': return refuse({ reason: 'limit', limit: limits[reply[1] - 1] as SessionLimit, count: reply[2] }) // the script counts from 1
-    }
-    const [, values, evicted, evictedValues] = reply
-    this.#tell(evicted)
-    this.#rememberEnded(evicted, { reason: 'limit', by: null, op })
-    const inserted = values.map((value, index) => decode(ids[index] as string, value).session)
-    return { inserted, evicted: this.#ended(evicted, evictedValues), refused: [] }
   }
 
   /** Lists a session by what it is about to become. */
@@ -326,6 +316,20 @@ export class RedisStore implements TokenStore {
     if (this.#indexes.keyOf(meta) === null) return
     const session = await this.get(id)
     if (session !== null) await this.#indexes.add([{ ...session, meta }])
+  }
+
+  /** Takes places for the groups that a session is about to have, without testing a limit. */
+  async #takePlaces (id: string, groups: readonly string[]): Promise<Taken | null> {
+    if (!groups.some(isPlaced)) return null
+    const session = await this.get(id)
+    return session === null ? null : await this.#places.take([{ ...session, groups }])
+  }
+
+  async #updated (id: string, [, value, had, at]: Extract<UpdateReply, ['ok', ...unknown[]]>): Promise<SessionRecord> {
+    const { session } = this.#decode(id, value)
+    const left = groupsOf(had).filter(group => !session.groups.includes(group))
+    await this.#places.release([{ ...session, groups: left }], Number(at))
+    return session
   }
 
   /** Changes one session. What became of it where that fails, nobody knows: caches forget it either way. */
@@ -340,7 +344,7 @@ export class RedisStore implements TokenStore {
   #reused (id: string, op: string, [, at, reason, by, ids, values]: Extract<RotateReply, ['reused', ...unknown[]]>): RotateOutcome {
     this.#tell(ids)
     this.#rememberEnded(ids, { reason: JSON.parse(reason), by: untext(by), op })
-    const ended = this.#ended(ids, values)
+    const ended = this.#ended(ids, values, Number(at))
     const { tenant, sub } = ended.find(session => session.id === id) ?? (() => { throw this.#damaged(id) })()
     return { status: 'reused', ended, ending: { id, tenant, sub, reason: JSON.parse(reason), by: untext(by), op, at: Number(at) } }
   }
@@ -391,14 +395,19 @@ export class RedisStore implements TokenStore {
 
   /** In the background: a failure is made good by the next who notices. */
   #expireSoon (ids: readonly string[], tag: string): void {
-    if (ids.length > 0) this.#expire(ids, tag).catch(() => {})
+    for (const some of sliced(ids, SLICE)) this.#expire(some, tag).catch(() => {})
   }
 
-  async #expire (ids: readonly string[], tag: string): Promise<void> {
-    for (const [id, value, reason, at] of await this.#runner.runOn<ExpireReply>('expire', expire, tag, ids)) {
-      this.#tell([id])
-      this.#tellEnded(this.#decode(id, value).session, { reason, by: null, op: `${reason}:${id}`, at: Number(at) })
-    }
+  /** @returns those that this call ended */
+  async #expire (ids: readonly string[], tag: string): Promise<string[]> {
+    const told = await this.#runner.runOn<ExpireReply>('expire', expire, tag, ids)
+    const ended = told.map(([id]) => id)
+    this.#removed += ended.length
+    this.#tell(ended)
+    const endings = new Map(told.map(([id, , reason, at]) => [id, { reason, by: null, op: `${reason}:${id}`, at: Number(at) }]))
+    const last = Math.max(0, ...told.map(([, , , at]) => Number(at)))
+    for (const session of this.#ended(ended, told.map(([, value]) => value), last)) this.#tellEnded(session, endings.get(session.id) as EndCause & { at: number }) // it is one of them
+    return ended
   }
 
   /** Tells an ending that nobody waits for. */
@@ -407,18 +416,55 @@ export class RedisStore implements TokenStore {
     for (const listener of this.#expireListeners) listener(session, { id, tenant, sub, ...cause })
   }
 
-  /** Sessions that have ended, as far as they can be read. */
-  #ended (ids: readonly string[], values: readonly string[]): SessionRecord[] {
-    const sessions = this.#decodeAll(ids, values)
+  /** Sessions that had ended at a time, as far as they can be read. */
+  #ended (ids: readonly string[], values: readonly string[], at: number): SessionRecord[] {
+    const sessions = this.#shown(ids, values)
+    this.#release(sessions, at)
+    return sessions
+  }
+
+  #shown (ids: readonly string[], values: readonly string[]): SessionRecord[] {
+    const sessions = this.#decodeAll(ids, values).map(({ session }) => session)
     this.#indexes.removeSoon(sessions)
     return sessions
   }
 
-  /** Records that can be read. */
-  #decodeAll (ids: readonly string[], values: readonly string[]): SessionRecord[] {
+  /** What an insert ended, also where it is repeated: what of that is remembered. */
+  #evicted (ids: readonly string[], values: readonly string[], op: string): EndedSession[] {
+    this.#tell(ids)
+    const evicted = this.#decodeAll(ids, values).flatMap(({ session, ending }) => ending?.op === op ? [{ session, ending }] : [])
+    this.#indexes.removeSoon(evicted.map(({ session }) => session))
+    for (const { session, ending } of evicted) {
+      this.#rememberEnded([session.id], ending)
+      this.#release([session], ending.at)
+    }
+    return evicted
+  }
+
+  /** In the background. */
+  #release (ended: readonly Placed[], at: number): void {
+    this.#places.release(ended, at).catch(() => {})
+  }
+
+  /** Whether a session lives and has a group; where that cannot be known, it counts as so. */
+  async #holds (id: string, tenant: string, group: string): Promise<boolean> {
+    try {
+      const found = await this.#read(id)
+      if (found === null || found.stored.ending !== null) return false
+      const { session } = found.stored
+      if (session.tenant !== tenant || !session.groups.includes(group)) return false
+      // By the clock of its own server: it may be used in this very moment.
+      return deadlineOf(session) > this.now() || !(await this.#expire([id], found.tag)).includes(id)
+    } catch {
+      return true
+    }
+  }
+
+  /** What can be read of records; '' where one is forgotten. */
+  #decodeAll (ids: readonly string[], values: readonly string[]): Stored[] {
     return values.flatMap((value, index) => {
       try {
-        return [decode(ids[index] as string, value).session] // a script gives as many values as ids
+        return value === '' ? [] : [decode(ids[index] as string, value)] // a script gives as many values as ids
       } catch {
         this.corrupt++
         return []
@@ -473,25 +519,4 @@ export class RedisStore implements TokenStore {
 interface Found {
   stored: Stored
   tag: string
-}
-
-type Reason = DistributiveOmit<InsertRefusal, keyof Subject | 'ids'>
-type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never
-
-function limitArgument ({ max, onExceed, where = {} }: SessionLimit, added: readonly SessionRecord[]): object {
-  const counts = ({ use, client, meta }: SessionRecord): boolean =>
-    use !== 'once' && (where.client === undefined || client === where.client) && (where.deviceId === undefined || meta.deviceId === where.deviceId)
-  return {
-    max,
-    refuses: onExceed === 'refuse',
-    byUse: onExceed === 'end-least-recently-used',
-    adding: added.filter(counts).length,
-    ...where.client !== undefined && { client: text(where.client) },
-    ...where.deviceId !== undefined && { deviceId: where.deviceId }
-  }
-}
-
-function inOrderOf (wanted: ReadonlyArray<{ id: string }>, sessions: SessionRecord[]): void {
-  const position = new Map(wanted.map(({ id }, index) => [id, index]))
-  sessions.sort((a, b) => Number(position.get(a.id)) - Number(position.get(b.id)))
 }

@@ -3,16 +3,19 @@ import type { Client, Connection } from './connection.ts'
 import { grouped, sliced } from './grouped.ts'
 import type { Keys } from './keys.ts'
 import { condemn, end, endSlice } from './scripts/end.ts'
-import { insert } from './scripts/insert.ts'
+import { enforce, insert } from './scripts/insert.ts'
 import { mark } from './scripts/mark.ts'
+import { places } from './scripts/places.ts'
 import { rotate } from './scripts/rotate.ts'
 import type { Script } from './scripts/script.ts'
 
+/** ms for which the answer of an operation is kept for its repetition */
+export const REPEATABLE = 3_600_000
 /** Sessions that one script is given: about a millisecond, where each of them ends. */
 export const SLICE = 80
 
-/** What ends or replaces tokens: with `durability: 'replicas'` it counts when replicas have it. */
-const confirmable = new Set([condemn, end, endSlice, insert, mark, rotate])
+/** What ends or replaces tokens, or counts them: with `durability: 'replicas'` it counts when replicas have it. */
+const confirmable = new Set([condemn, end, endSlice, enforce, insert, mark, places, rotate])
 
 type Arguments = ReadonlyArray<string | number>
 

@@ -4,6 +4,7 @@ import { grouped } from './grouped.ts'
 import type { Indexes } from './indexes.ts'
 import { isId, type Keys } from './keys.ts'
 import { decode, type Stored } from './record.ts'
+import { askAll, scan } from './scan.ts'
 import { heal } from './scripts/change.ts'
 
 /** Sessions that one command reads. */
@@ -67,6 +68,19 @@ export class Search {
     let count = 0
     for await (const { session } of this.#candidates(query, () => true)) if (matches(session, query)) count++
     return count
+  }
+
+  /** Who has sessions that are not past their deadline, each at least once; where an index is on its way to another primary that cannot be told, and counts as so. */
+  async * subjects (tenant?: string): AsyncGenerator<Subject> {
+    for (const primary of this.#connection.primaries()) {
+      for await (const names of scan(this.#connection, 'subjects', primary, this.#keys.pattern('x'), 'zset', SLICE)) {
+        const subjects = names.map(name => this.#keys.subjectIn(name)).filter(subject => subject !== null).filter(subject => is(tenant, subject.tenant))
+        const counts = await askAll(this.#connection, 'subjects', primary, pipeline => {
+          for (const subject of subjects) pipeline.zcount(this.#keys.subject(subject).sessions, `(${this.#now()}`, '+inf')
+        })
+        yield * subjects.filter((_, index) => counts[index] !== 0)
+      }
+    }
   }
 
   /**

@@ -1,6 +1,6 @@
 import {
-  StoreUnavailable, type EndAllQuery, type EndCause, type Ending, type FoundSessions, type InsertOptions, type InsertOutcome, type Page, type Presented,
-  type RotateOutcome, type SessionPatch, type SessionQuery, type SessionRecord, type SessionUse, type StoreHealth, type TokenStore
+  StoreUnavailable, type Documents, type EndAllQuery, type EndCause, type Ending, type FoundSessions, type InsertOptions, type InsertOutcome, type Page, type Presented,
+  type RotateOutcome, type SessionPatch, type SessionQuery, type SessionRecord, type SessionUse, type StoreHealth, type Subject, type TokenStore
 } from '../token-registry/index.ts'
 import { mergedFind } from './merged-find.ts'
 import { resolveOptions, type FailoverOptions, type ResolvedFailover } from './options.ts'
@@ -124,6 +124,26 @@ export class FailoverStore implements TokenStore {
   async count (query: SessionQuery): Promise<number> {
     if (this.#watch.away) throw unavailable('count')
     return await this.#watch.ask(primary => primary.count(query)) + await this.#secondary.count(query)
+  }
+
+  async * subjects (tenant?: string): AsyncGenerator<Subject> {
+    if (this.#watch.away) throw unavailable('subjects')
+    yield * this.#primary.subjects(tenant)
+    yield * this.#secondary.subjects(tenant)
+  }
+
+  /** On the primary alone, as marks are. */
+  get documents (): Documents | undefined {
+    const { documents } = this.#primary
+    const reach = async <T> (call: () => Promise<T>): Promise<T> => {
+      if (this.#watch.away) throw unavailable('documents')
+      return await this.#watch.ask(call)
+    }
+    return documents && { read: async (...of) => await reach(() => documents.read(...of)), write: async (...of) => await reach(() => documents.write(...of)) }
+  }
+
+  figures (): Record<string, number> {
+    return { ...this.#primary.figures?.() }
   }
 
   /** Marks live on the primary alone: that one stands on no list proves something only where every process writes it on the same. */

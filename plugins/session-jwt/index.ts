@@ -1,6 +1,7 @@
 import type { FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import { checkKey, jwtOf, pinnedAlgorithm } from './jwt.ts'
+import { JwtOptions } from './errors.ts'
 import { resolveOptions, type SessionJwtOptions } from './options.ts'
 import { probe } from './probe.ts'
 import { SessionJwt } from './session-jwt.ts'
@@ -23,6 +24,8 @@ const sessionJwt: FastifyPluginAsync<SessionJwtOptions> = async (app, given) => 
     type: accessTokenType(jwt, now, { ...options, algorithm })
   })
   const { tokenRegistry } = app
+  const fault = tokenRegistry.addAccessTokenLifetime('ttl of session-jwt', options.ttl)
+  if (fault !== null) throw new JwtOptions(fault)
   // Tried out by a clock that stands still: however long that takes, nothing expires meanwhile.
   const startedAt = tokenRegistry.now()
   await probe(partsBy(() => startedAt), startedAt)

@@ -21,6 +21,7 @@ export function sessionRecord (overrides: Partial<SessionRecord> = {}): SessionR
     client: null,
     use: 'session',
     scope: [],
+    groups: [],
     generation: 0,
     revision: 0,
     issuedAt,

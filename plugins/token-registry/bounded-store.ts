@@ -1,8 +1,8 @@
 import { within } from './deadline.ts'
 import { StoreTimeout, StoreUnavailable } from './errors.ts'
-import type { EndCause, Ending, SessionRecord } from './record.ts'
+import type { EndCause, Ending, SessionRecord, Subject } from './record.ts'
 import type {
-  EndAllQuery, FoundSessions, InsertOptions, InsertOutcome, Page, Presented, RotateOutcome, SessionPatch, SessionQuery, SessionUse, StoreHealth, TokenStore
+  Documents, EndAllQuery, FoundSessions, InsertOptions, InsertOutcome, Page, Presented, RotateOutcome, SessionPatch, SessionQuery, SessionUse, StoreHealth, TokenStore
 } from './store.ts'
 
 /**
@@ -68,6 +68,15 @@ export class BoundedStore implements TokenStore {
     return this.#bounded('count', () => this.#store.count(query))
   }
 
+  async * subjects (tenant?: string): AsyncGenerator<Subject> {
+    const all = this.#store.subjects(tenant)[Symbol.asyncIterator]()
+    for (;;) {
+      const { done, value } = await this.#bounded('subjects', async () => await all.next())
+      if (done === true) return
+      yield value
+    }
+  }
+
   mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
     return this.#bounded('mark', () => this.#store.mark(purpose, key, expiresAt))
   }
@@ -87,6 +96,18 @@ export class BoundedStore implements TokenStore {
 
   onExpire (listener: (session: SessionRecord, ending: Ending) => void): () => void {
     return this.#store.onExpire(listener)
+  }
+
+  get documents (): Documents | undefined {
+    const { documents } = this.#store
+    return documents && {
+      read: (...of) => this.#bounded('read', () => documents.read(...of)),
+      write: (...of) => this.#bounded('write', () => documents.write(...of))
+    }
+  }
+
+  figures (): Record<string, number> {
+    return this.#store.figures?.() ?? {}
   }
 
   async health (): Promise<StoreHealth> {

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import { StoreUnsupported, TokenOptions } from './errors.ts'
-import type { EndCause, Ending, SessionRecord } from './record.ts'
+import type { EndCause, Ending, SessionRecord, Subject } from './record.ts'
 import type {
-  EndAllQuery, FoundSessions, InsertOptions, InsertOutcome, Page, Presented, RotateOutcome, SessionPatch, SessionQuery, SessionUse, StoreHealth, TokenStore
+  Documents, EndAllQuery, FoundSessions, InsertOptions, InsertOutcome, Page, Presented, RotateOutcome, SessionPatch, SessionQuery, SessionUse, StoreHealth, TokenStore
 } from './store.ts'
-import { adoptedId } from './token.ts'
+import { adoptedId, subjectKey } from './token.ts'
 
 /** What a store of one's own must have. */
 export type RequiredStore = Pick<TokenStore, 'insert' | 'get' | 'rotate' | 'end' | 'find' | 'health'>
@@ -14,7 +14,7 @@ export type PartialStore = RequiredStore & Partial<TokenStore>
 
 const PAGE = 500
 const required = ['insert', 'get', 'rotate', 'end', 'find', 'health'] as const
-const optional = ['now', 'update', 'touch', 'endAll', 'ending', 'count', 'mark', 'marked', 'onInvalidate', 'onExpire', 'close'] as const
+const optional = ['now', 'update', 'touch', 'endAll', 'ending', 'count', 'subjects', 'mark', 'marked', 'onInvalidate', 'onExpire', 'close'] as const
 
 /**
  * Completes a store. What is completed is slower: `count` and `endAll` read page by page, marks are records of one-time tokens.
@@ -58,7 +58,7 @@ class CompletedStore implements TokenStore {
     if (records.some(({ idleTimeout }) => idleTimeout !== null)) this.#needTouch()
     try {
       const outcome = await this.#store.insert(records, options)
-      this.#changed(outcome.evicted.map(({ id }) => id))
+      this.#changed(outcome.evicted.map(({ session }) => session.id))
       return outcome
     } catch (error) {
       // Nobody knows whom it evicted.
@@ -130,6 +130,23 @@ class CompletedStore implements TokenStore {
     return await this.#store.count?.(query) ?? (await this.#everything(query)).length
   }
 
+  async * subjects (tenant?: string): AsyncGenerator<Subject> {
+    if (this.#store.subjects !== undefined) return yield * this.#store.subjects(tenant)
+    const told = new Set<string>()
+    for await (const { tenant: own, sub } of this.#pages(tenant === undefined ? {} : { tenant })) {
+      const key = subjectKey({ tenant: own, sub })
+      if (told.size < told.add(key).size) yield { tenant: own, sub }
+    }
+  }
+
+  get documents (): Documents | undefined {
+    return this.#store.documents
+  }
+
+  figures (): Record<string, number> {
+    return this.#store.figures?.() ?? {}
+  }
+
   async mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
     if (this.#store.mark !== undefined) return await this.#store.mark(purpose, key, expiresAt)
     if (expiresAt <= this.now()) return !await this.marked(purpose, key)
@@ -171,13 +188,17 @@ class CompletedStore implements TokenStore {
 
   async #everything (query: SessionQuery): Promise<SessionRecord[]> {
     const all: SessionRecord[] = []
+    for await (const session of this.#pages(query)) all.push(session)
+    return all
+  }
+
+  async * #pages (query: SessionQuery): AsyncGenerator<SessionRecord> {
     let cursor: string | null = null
     do {
-      const page = await this.#store.find(query, { limit: PAGE, cursor })
-      all.push(...page.sessions)
+      const page: FoundSessions = await this.#store.find(query, { limit: PAGE, cursor })
+      yield * page.sessions
       cursor = page.cursor
     } while (cursor !== null)
-    return all
   }
 }
 
@@ -190,6 +211,7 @@ function markRecord (purpose: string, key: string, now: number, expiresAt: numbe
     client: null,
     use: 'once',
     scope: [],
+    groups: [],
     generation: 0,
     revision: 0,
     issuedAt: now,

@@ -42,9 +42,9 @@ export function isCrossSite (request: FastifyRequest): boolean {
   return origin !== undefined && (!URL.canParse(origin) || new URL(origin).host !== request.host)
 }
 
-/** @param maxAge seconds; 0 takes the cookie away */
-export function setCookie ({ name, secure, sameSite }: CookieOptions, token: string, maxAge: number): string {
-  return serialize(name, token, { httpOnly: true, secure, sameSite, path: '/', maxAge })
+/** @param maxAge seconds; 0 takes the cookie away, null lets it end with the browser */
+export function setCookie ({ name, secure, sameSite }: CookieOptions, token: string, maxAge: number | null): string {
+  return serialize(name, token, { httpOnly: true, secure, sameSite, path: '/', ...maxAge !== null && { maxAge } })
 }
 
 /**

@@ -1,4 +1,5 @@
 import createError from '@fastify/error'
+import type { SessionRecord } from './record.ts'
 
 /** An error of the project's plugins. */
 export interface RegistryError extends Error {
@@ -6,6 +7,16 @@ export interface RegistryError extends Error {
   statusCode: number
   /** True: the infrastructure failed; false: the caller's input did. Only critical errors count for a circuit breaker. */
   critical: boolean
+}
+
+/** What a sign-in that a limit refused can offer to who signs in. */
+export interface SessionLimitError extends RegistryError {
+  limit: string
+  max: number
+  /** How many there are. */
+  count: number
+  /** Those of the subject that count, the newest first: one of them could be ended (`endOthers`). None for a limit of a tenant. For the owner's eyes. */
+  sessions: SessionRecord[]
 }
 
 export type RegistryErrorConstructor<Args extends unknown[]> = new (...args: [...Args, ErrorOptions?]) => RegistryError
@@ -20,6 +31,8 @@ export const TokenExpired = define('FST_TOKEN_EXPIRED', 'The session has expired
 export const TokenRevoked = define('FST_TOKEN_REVOKED', 'The session was ended: sign in again', 401)
 /** A token that was replaced or consumed was presented again. */
 export const TokenReused = define('FST_TOKEN_REUSED', 'The token was used before: sign in again', 401)
+/** The session is bound to something else than what was presented: `binding` (RFC 9449), or `client`. */
+export const TokenMismatch = define<[string]>('FST_TOKEN_MISMATCH', 'The session belongs to another %s', 401)
 /** What the caller gave is not what the call takes. */
 export const TokenValidation = define<[string]>('FST_TOKEN_VALIDATION', '%s', 400)
 /** The Authorization header stands twice. */
@@ -35,8 +48,14 @@ export const TokenOptions = define<[string]>('FST_TOKEN_OPTIONS', 'token-registr
 export const SessionNotFound = define('FST_SESSION_NOT_FOUND', 'There is no such session', 404)
 /** The session lacks a scope that the route asks for. */
 export const SessionScope = define<[string]>('FST_SESSION_SCOPE', 'The session lacks the scope: %s', 403)
-/** A limit on sessions refused a new one. */
-export const SessionLimitReached = define<[string, number]>('FST_SESSION_LIMIT', 'The limit "%s" of %d sessions is reached: end one first', 429)
+/** A limit on sessions refused a new one. Thrown as a `SessionLimitError`. */
+export const SessionLimitReached = define<[string, number, number]>('FST_SESSION_LIMIT', 'The limit "%s" of %d sessions is reached (there are %d): end one first', 429)
+/** @returns the error with what a handler can offer; `sessions` is not enumerable, so that neither loggers nor answers show it by themselves */
+export function sessionLimitReached ({ limit, max, count, sessions }: Pick<SessionLimitError, 'limit' | 'max' | 'count' | 'sessions'>): SessionLimitError {
+  const error = Object.assign(new SessionLimitReached(limit, max, count), { limit, max, count, sessions })
+  return Object.defineProperty(error, 'sessions', { enumerable: false })
+}
+
 /** A browser sent the session cookie from another site with an unsafe method. */
 export const SessionCrossSite = define('FST_SESSION_CROSS_SITE', 'The request came from another site: the session cookie does not count', 403)
 /** The session changed since it was read. */

@@ -1,3 +1,4 @@
+import type { FastifyRequest } from 'fastify'
 import { isThenable, within } from './deadline.ts'
 import { HookTimeout, TokenOptions } from './errors.ts'
 import type { Ending, SessionRecord, Subject } from './record.ts'
@@ -7,7 +8,7 @@ type Awaitable<T> = T | PromiseLike<T>
 
 /** The operation that a hook belongs to. */
 export interface HookContext {
-  operation: 'issue' | 'save' | 'verify' | 'get' | 'rotate' | 'consume' | 'revoke' | 'revokeAll'
+  operation: 'issue' | 'save' | 'verify' | 'get' | 'rotate' | 'consume' | 'revoke' | 'revokeAll' | 'enforce'
   /** The same in every hook of one operation, and in the endings that it causes. */
   op: string
 }
@@ -21,6 +22,7 @@ export interface Rotation {
 /** What is to end: one session, or those of a subject. */
 export interface Revocation {
   id?: string
+  /** Of one session it is known when it has ended. */
   subject?: Subject
   except?: readonly string[]
   reason: string
@@ -32,6 +34,8 @@ export interface Revocation {
  * `preSave` returns is saved instead. A `post` or `on` hook that fails undoes nothing: its error goes to `onError` and to the log.
  */
 export interface Hooks {
+  /** For `request.startSession`, before all else. As by `preSave`, what it returns counts. */
+  preStart: (data: SessionData, request: FastifyRequest) => Awaitable<SessionData | void>
   preSave: (data: SessionData, context: HookContext) => Awaitable<SessionData | void>
   postSave: (session: SessionRecord, context: HookContext) => Awaitable<void>
   /** Not on hits of the cache, as `postGet`. */
@@ -63,7 +67,7 @@ export class HookRunner {
   readonly #timeout: number
   readonly #log: (error: unknown, message: string) => void
   readonly #entries: { [Name in HookName]: Array<Entry<Name>> } = {
-    preSave: [], postSave: [], preGet: [], postGet: [], preRotate: [], postRotate: [], preRevoke: [], postRevoke: [], onEnd: [], onReuse: [], onError: []
+    preStart: [], preSave: [], postSave: [], preGet: [], postGet: [], preRotate: [], postRotate: [], preRevoke: [], postRevoke: [], onEnd: [], onReuse: [], onError: []
   }
 
   readonly #pending = new Set<Promise<void>>()
@@ -95,6 +99,12 @@ export class HookRunner {
   /** Runs `preSave` hooks, each on what the one before made. */
   async preSave (data: SessionData, context: HookContext): Promise<SessionData> {
     for (const { run } of this.#entries.preSave) data = await this.#timed('preSave', run(data, context)) ?? data
+    return data
+  }
+
+  /** Runs `preStart` hooks, likewise. */
+  async preStart (data: SessionData, request: FastifyRequest): Promise<SessionData> {
+    for (const { run } of this.#entries.preStart) data = await this.#timed('preStart', run(data, request)) ?? data
     return data
   }
 

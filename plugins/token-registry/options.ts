@@ -3,6 +3,7 @@ import { Value } from '@sinclair/typebox/value'
 import type { FastifyRequest } from 'fastify'
 import { DurationSchema, milliseconds, type Duration } from './duration.ts'
 import { TokenOptions } from './errors.ts'
+import { Lifetimes } from './lifetimes.ts'
 import { faultOf } from './option-fault.ts'
 import { sessionFault, type RouteSession } from './route-session.ts'
 import type { PartialStore } from './complete-store.ts'
@@ -94,6 +95,8 @@ export interface RegistryOptions {
   validator: ValidatorOption
   session: RouteSession
   dpop: DpopCheck | undefined
+  /** Those above, and what other plugins add. */
+  lifetimes: Lifetimes
 }
 
 export interface CookieOptions {
@@ -122,8 +125,7 @@ export function resolveOptions (given: TokenRegistryOptions): RegistryOptions {
     cookie: cookieOptions(cookie),
     dpop: rest.dpop
   }
-  checkLifetimes(resolved)
-  return resolved
+  return { ...resolved, lifetimes: lifetimesOf(resolved) }
 }
 
 function refuse (fault: string | null): void {
@@ -144,27 +146,17 @@ function cookieOptions (cookie: boolean | Static<typeof Cookie>): CookieOptions 
   return { name, secure, sameSite }
 }
 
-function checkLifetimes (options: RegistryOptions): void {
-  const { ttl, idleTimeout, reuseWindow, serveCachedFor, cache: { maxStaleness }, operationTimeout, hookTimeout } = options
+/** @throws {TokenOptions} for what contradicts */
+function lifetimesOf ({ ttl, idleTimeout, reuseWindow, serveCachedFor, cache: { maxStaleness }, operationTimeout, hookTimeout }: Omit<RegistryOptions, 'lifetimes'>): Lifetimes {
   const range = (name: string, ms: number, min: number, max: number) => {
     if (!(ms >= min && ms <= max)) throw new TokenOptions(`${name} is ${ms} ms: it may be ${min} to ${max}`)
   }
-  range('ttl', ttl, 1000, 365 * DAY)
-  if (idleTimeout !== null) range('idleTimeout', idleTimeout, 1000, 365 * DAY)
   range('reuseWindow', reuseWindow, 0, DAY)
   // setTimeout overflows past 24.8 days; a deadline of more than an hour is none.
   range('operationTimeout', operationTimeout, 1, 3_600_000)
   range('hookTimeout', hookTimeout, 1, 3_600_000)
 
-  const shorter = (a: string, aMs: number, b: string, bMs: number) => {
-    if (aMs >= bMs) throw new TokenOptions(`${a} (${aMs} ms) is not shorter than ${b} (${bMs} ms): one of them must change`)
-  }
-  shorter('reuseWindow', reuseWindow, 'ttl', ttl)
-  shorter('serveCachedFor', serveCachedFor, 'ttl', ttl)
-  if (idleTimeout !== null) {
-    shorter('idleTimeout', idleTimeout, 'ttl', ttl)
-    shorter('reuseWindow', reuseWindow, 'idleTimeout', idleTimeout)
-    shorter('serveCachedFor', serveCachedFor, 'idleTimeout', idleTimeout)
-    shorter('cache.maxStaleness', maxStaleness, 'idleTimeout', idleTimeout)
-  }
+  const lifetimes = new Lifetimes({ reuseWindow, serveCachedFor, maxStaleness })
+  refuse(lifetimes.addSession({ ttl, idleTimeout }))
+  return lifetimes
 }

@@ -3,6 +3,8 @@ export interface SessionMeta {
   deviceId?: string
   ipAddress?: string
   userAgent?: string
+  /** Whether its owner asked to stay signed in: false is a cookie that ends with the browser. */
+  remember?: boolean
 }
 
 /** `session` authenticates requests, `refresh` only rotates, `once` is consumed once. */
@@ -23,6 +25,8 @@ export interface SessionRecord<Meta extends SessionMeta = SessionMeta> extends S
   client: string | null
   use: TokenUse
   scope: readonly string[]
+  /** Names of what limits count it in, beside the sessions of its subject: at most 16, each of 1 to 32 letters, digits, `-` or `_`. */
+  groups: readonly string[]
   /** How many times the token has been rotated. */
   generation: number
   /** Changes with each update, so that writers can compare and set. */
@@ -58,6 +62,19 @@ export interface EndCause {
   /** Who did it, as far as that is known: a subject, `'system'`, … */
   by: string | null
   op: string
+  detail?: EndDetail
+}
+
+/** What an ending came of, for its owner to understand. */
+export interface EndDetail {
+  /** The name of the limit that it made room in. */
+  limit?: string
+  /** The id of the session that took its place. */
+  session?: string
+  /** The device of that session. */
+  device?: string
+  /** What differed from what the session was bound to, such as `'binding'`. */
+  differs?: string
 }
 
 /** How a session stopped being valid. */

@@ -1,19 +1,24 @@
-import { randomBytes } from 'node:crypto'
+import { hkdfSync, randomBytes } from 'node:crypto'
+import type { FastifyRequest } from 'fastify'
+import { Admission, TenantCounts, type Admitted } from './admission.ts'
 import { BoundedStore } from './bounded-store.ts'
 import type { Auth } from './auth.ts'
 import { keyOf, type CachedToken } from './cache.ts'
 import { Denylist } from './denylist.ts'
 import { milliseconds, type Duration } from './duration.ts'
-import { SessionLimitReached, TokenExists, TokenInvalid, TokenReused, TokenValidation } from './errors.ts'
+import { TokenInvalid, TokenMismatch, TokenReused, TokenValidation } from './errors.ts'
 import { HookRunner, type HookContext, type HookName, type Hooks, type Revocation } from './hooks.ts'
 import { checkText, TokenOpener, type TokenType } from './opener.ts'
+import type { SessionLifetime } from './lifetimes.ts'
 import type { RegistryOptions } from './options.ts'
-import type { Ending, EndReason, SessionRecord } from './record.ts'
+import type { SessionPolicy } from './policy.ts'
+import type { EndCause, EndDetail, Ending, EndReason, SessionRecord } from './record.ts'
 import { Stats } from './stats.ts'
-import type { FoundSessions, InsertRefusal, RotateOutcome, SessionQuery, StoreHealth, TokenStore } from './store.ts'
+import type { Documents, EndedSession, FoundSessions, RotateOutcome, SessionQuery, StoreHealth, TokenStore } from './store.ts'
 import { adoptedId, isAdoptable, looksLikeOurs, type OpenedToken, type TokenMint } from './token.ts'
 import { checkAdopted, checkDefault, checkQuery, checkRevocation, patchOf, validatorOf, type SessionChange, type SessionData, type Validator } from './validation.ts'
-import { Verifier, type Proof } from './verifier.ts'
+import { differenceOf, Verifier, type Proof } from './verifier.ts'
+import { Watches, type WatchListener } from './watch.ts'
 
 export interface IssuedToken {
   /** Kept nowhere: this is the only time that it is seen. */
@@ -37,6 +42,16 @@ export interface ListQuery extends SessionQuery {
   cursor?: string | null
 }
 
+/** Whose sessions are brought within the limits. */
+export interface EnforceQuery {
+  /** Everybody of the tenant where it is left out. */
+  sub?: string
+  /** `''` by default */
+  tenant?: string
+  /** Every tenant. */
+  allTenants?: boolean
+}
+
 export interface RevokeOptions {
   /** Only where the session is this subject's. */
   sub?: string
@@ -44,6 +59,8 @@ export interface RevokeOptions {
   tenant?: string
   /** Who does it, for the ending. */
   by?: string | null
+  /** What it came of, for the ending. */
+  detail?: EndDetail
 }
 
 export interface RevokeAllOptions {
@@ -71,6 +88,8 @@ export class TokenRegistry {
   readonly #verifier: Verifier
   readonly #validate: Validator
   readonly #unsubscribe: ReadonlyArray<() => void>
+  readonly #watches: Watches
+  readonly #admission: Admission
   readonly #opPrefix = randomBytes(6).toString('base64url')
   #operations = 0
 
@@ -86,12 +105,15 @@ export class TokenRegistry {
     this.#validate = validatorOf(options.validator, options.hookTimeout)
     this.#opener = new TokenOpener(mint, options.operationTimeout)
     this.#verifier = new Verifier(this.#store, this.#opener, this.#hooks, this.stats, { ...options, newContext: operation => this.#context(operation), log })
+    this.#admission = new Admission(this.#store, options.hookTimeout)
+    this.#watches = new Watches(this.#store, log)
     this.#unsubscribe = [
-      store.onInvalidate(ids => this.#verifier.invalidate(ids)),
+      store.onInvalidate(ids => this.#changed(ids)),
       store.onExpire((session, ending) => this.#tellEnded([session], ending))
     ]
     this.denylist = new Denylist(this.#store)
     this.stats.register('denylist', () => ({ ...this.denylist.stats }))
+    this.stats.register('store', () => store.figures?.() ?? {})
   }
 
   /** The clock that sessions live by, ms since the epoch. */
@@ -110,7 +132,7 @@ export class TokenRegistry {
     const context = this.#context('issue')
     const checked = await this.#checked(data, null, context)
     const { token, id } = this.#mint.mint(checked.use ?? 'session', { tenant: checked.tenant ?? '', sub: checked.sub })
-    const session = only(await this.#insert([this.#recordOf(id, checked, context, this.#mint.kid)], context))
+    const session = only(await this.#insert([{ record: this.#recordOf(id, checked, context, this.#mint.kid), data: checked }], context))
     return { token, session }
   }
 
@@ -123,8 +145,8 @@ export class TokenRegistry {
    */
   async save (token: string, data: SessionData, ttl?: Duration): Promise<SessionRecord> {
     const context = this.#context('save')
-    const record = await this.#adopted(ttl === undefined ? { token, data } : { token, data, ttl }, context)
-    return only(await this.#insert([record], context))
+    const admitted = await this.#adopted(ttl === undefined ? { token, data } : { token, data, ttl }, context)
+    return only(await this.#insert([admitted], context))
   }
 
   /**
@@ -138,14 +160,14 @@ export class TokenRegistry {
     if (!Array.isArray(list) || list.length > MAX_BATCH) throw new TokenValidation(`the batch is not a list of at most ${MAX_BATCH} tokens`)
     if (list.length === 0) return []
     const context = this.#context('save')
-    const records: SessionRecord[] = []
+    const admitted: Admitted[] = []
     for (const [index, item] of list.entries()) {
-      records.push(await this.#adopted(item, context).catch((error: unknown) => {
+      admitted.push(await this.#adopted(item, context).catch((error: unknown) => {
         if (error instanceof TokenValidation) throw new TokenValidation(`token ${index + 1} of ${list.length}: ${error.message}`)
         throw error
       }))
     }
-    return await this.#insert(records, context)
+    return await this.#insert(admitted, context)
   }
 
   /**
@@ -240,10 +262,10 @@ export class TokenRegistry {
    *
    * @returns false where nothing was there to end
    */
-  async revoke (token: string, reason: EndReason = 'revoked', { by = null }: Pick<RevokeOptions, 'by'> = {}): Promise<boolean> {
-    checkRevocation({ reason, by })
+  async revoke (token: string, reason: EndReason = 'revoked', { by = null, detail }: Pick<RevokeOptions, 'by' | 'detail'> = {}): Promise<boolean> {
+    checkRevocation({ reason, by, ...detail !== undefined && { detail } })
     const claim = await this.#opener.tryOpen(token)
-    return claim !== null && await this.#end(claim.id, reason, by)
+    return claim !== null && await this.#end(claim.id, { reason, by, ...detail !== undefined && { detail } })
   }
 
   /**
@@ -252,7 +274,7 @@ export class TokenRegistry {
    * @returns false where nothing was there to end, or it is not the session of the subject that is named
    */
   async revokeById (id: string, reason: EndReason = 'revoked', options: RevokeOptions = {}): Promise<boolean> {
-    const { sub, tenant = '', by = null } = options
+    const { sub, tenant = '', by = null, detail } = options
     checkRevocation({ ...options, reason })
     if (!ID.test(id)) return false
     if (sub !== undefined) {
@@ -260,7 +282,7 @@ export class TokenRegistry {
       const session = await this.#store.get(id)
       if (session?.sub !== sub || session.tenant !== tenant) return false
     }
-    return await this.#end(id, reason, by)
+    return await this.#end(id, { reason, by, ...detail !== undefined && { detail } })
   }
 
   /**
@@ -301,9 +323,102 @@ export class TokenRegistry {
     return await this.#store.count(queryOf(query))
   }
 
-  /** Why a session is no more; null while it lives, and when that is no longer kept. */
-  async explain (id: string): Promise<Ending | null> {
-    return ID.test(id) ? await this.#store.ending(id) : null
+  /**
+   * Why a session is no more; null while it lives, and when that is no longer kept.
+   *
+   * @param proof what was presented where its token was refused: of a session that lives and is bound to something else this tells `mismatch`, and in
+   *   `detail.differs` what
+   */
+  async explain (id: string, proof?: Proof): Promise<Ending | null> {
+    if (!ID.test(id)) return null
+    const ending = await this.#store.ending(id)
+    const session = ending === null && proof !== undefined ? await this.#store.get(id) : null
+    const differs = session === null || proof === undefined ? null : differenceOf(proof, session)
+    if (session === null || differs === null) return ending
+    return { id, tenant: session.tenant, sub: session.sub, reason: 'mismatch', by: null, op: '', at: this.now(), detail: { differs } }
+  }
+
+  /**
+   * Tells when a session ends, in whichever process: for connections that outlive the request that opened them.
+   *
+   * @param ended is called once, at once where it has ended already; with how, as far as that is known
+   * @returns a function that stops it
+   * @example
+   * const stop = fastify.tokenRegistry.watch(request.requireAuth().session.id, () => socket.close(4401))
+   * socket.on('close', stop)
+   */
+  watch (id: string, ended: WatchListener): () => void {
+    return this.#watches.watch(id, ended)
+  }
+
+  /**
+   * Sets the terms under which sessions are stored: one plugin does.
+   *
+   * @throws {TokenOptions} where one did already
+   */
+  setPolicy (policy: SessionPolicy): void {
+    this.#admission.setPolicy(policy)
+  }
+
+  /**
+   * Brings sessions within the limits as they are now. What a limit would refuse ends by last use.
+   *
+   * @returns how many sessions were ended
+   */
+  async enforceLimits ({ sub, tenant = '', allTenants = false }: EnforceQuery = {}): Promise<number> {
+    checkQuery({ ...sub !== undefined && { sub }, tenant })
+    let ended = 0
+    const subjects = sub === undefined ? this.#store.subjects(allTenants ? undefined : tenant) : [{ tenant, sub }]
+    // Of one subject alone, nobody knows how many the tenant has.
+    const tooMany = sub === undefined ? new TenantCounts() : null
+    for await (const subject of subjects) {
+      const evicted = await this.#admission.enforce(subject, this.#context('enforce').op, tooMany)
+      this.#tellEvicted(evicted)
+      ended += evicted.length
+    }
+    for (const { ids, limit } of tooMany?.excess() ?? []) ended += await this.#endMany(ids, { reason: 'limit', by: null, detail: { limit } })
+    return ended
+  }
+
+  /** Sets a mark until a time, ms since the epoch: of all instances one is told true. A lease, or a thing that is done once. */
+  async mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
+    return await this.#store.mark(`plugin:${purpose}`, key, expiresAt)
+  }
+
+  /** Where plugins keep small texts; undefined where the store has no place for them. */
+  get documents (): Documents | undefined {
+    return this.#store.documents
+  }
+
+  /**
+   * Keys of 32 bytes for a plugin, from the option `secret`: the first signs, all verify.
+   *
+   * @param purpose other keys for each
+   */
+  deriveKeys (purpose: string): Buffer[] {
+    return this.#options.secret.map(secret => Buffer.from(hkdfSync('sha256', secret, '', `fastify-token-registry plugin ${purpose}`, 32)))
+  }
+
+  /**
+   * Adds a lifetime of sessions to those that may not contradict one another. What it leaves out is as token-registry's options say.
+   *
+   * @param prefix of the names `ttl` and `idleTimeout`, for messages
+   * @returns what is wrong with it, or null
+   */
+  addSessionLifetime (prefix: string, lifetime: Partial<SessionLifetime>): string | null {
+    const { ttl, idleTimeout, lifetimes } = this.#options
+    const nameOf = (option: keyof SessionLifetime): string => option in lifetime ? prefix + option : `${option} of token-registry`
+    return lifetimes.addSession({ ttl, idleTimeout, ...lifetime }, { ttl: nameOf('ttl'), idleTimeout: nameOf('idleTimeout') })
+  }
+
+  /** Likewise for access tokens that prove a session. */
+  addAccessTokenLifetime (name: string, ms: number): string | null {
+    return this.#options.lifetimes.addAccessToken(name, ms)
+  }
+
+  /** @internal */
+  async beforeStart (data: SessionData, request: FastifyRequest): Promise<SessionData> {
+    return this.#hooks.has('preStart') ? await this.#hooks.preStart(data, request) : data
   }
 
   /** Lets another kind of token prove sessions. The request hook, its cache and revocation then serve it as they serve the registry's own. */
@@ -328,6 +443,7 @@ export class TokenRegistry {
   /** Writes what waits, and lets go of the store without closing it. */
   async close (): Promise<void> {
     for (const stop of this.#unsubscribe) stop()
+    this.#watches.close()
     await this.#verifier.close()
     await this.#hooks.settled()
   }
@@ -346,13 +462,13 @@ export class TokenRegistry {
     return checked
   }
 
-  async #adopted (adopted: AdoptedToken, context: HookContext): Promise<SessionRecord> {
+  async #adopted (adopted: AdoptedToken, context: HookContext): Promise<Admitted> {
     const { token, data, ttl } = adopted ?? {} // callers without types give null
     checkAdopted(token)
     if (this.#opener.isForeign(token)) throw new TokenValidation('the token is of a kind that proves a session by itself: it is not to be saved')
     const checked = await this.#checked(ttl === undefined ? data : { ...data, ttl }, token, context)
     if (checked.use === 'refresh') throw new TokenValidation('use: is "refresh", but only a token of the registry\'s own can be rotated')
-    return this.#recordOf(adoptedId(token), checked, context, null)
+    return { record: this.#recordOf(adoptedId(token), checked, context, null), data: checked }
   }
 
   #recordOf (id: string, data: SessionData, { op }: HookContext, kid: number | null): SessionRecord {
@@ -366,6 +482,7 @@ export class TokenRegistry {
       client: data.client ?? null,
       use: data.use ?? 'session',
       scope: data.scope ?? [],
+      groups: [],
       generation: 0,
       revision: 0,
       issuedAt: now,
@@ -383,14 +500,13 @@ export class TokenRegistry {
     return record
   }
 
-  async #insert (records: readonly SessionRecord[], context: HookContext): Promise<SessionRecord[]> {
-    const { op } = context
-    const { inserted, evicted, refused } = await this.#store.insert(records, { op })
+  async #insert (admitted: readonly Admitted[], context: HookContext): Promise<SessionRecord[]> {
+    const { inserted, evicted, refused } = await this.#admission.store(admitted, context.op)
     this.stats.issued += inserted.length
-    this.#tellEnded(evicted, { reason: 'limit', by: null, op, at: this.now() })
+    this.#tellEvicted(evicted)
     if (this.#hooks.has('postSave')) await Promise.all(inserted.map(async session => await this.#hooks.after('postSave', session, context)))
     const [refusal] = refused
-    if (refusal !== undefined) throw Object.assign(refusalError(refusal), { saved: inserted })
+    if (refusal !== undefined) throw Object.assign(await this.#admission.errorOf(refusal), { saved: inserted })
     return inserted
   }
 
@@ -420,28 +536,49 @@ export class TokenRegistry {
         throw new TokenReused()
       }
       case 'refused':
-        throw new TokenInvalid()
+        throw new TokenInvalid({ cause: new TokenMismatch(outcome.by) })
       case 'unknown':
         throw await this.#verifier.whyGone(id)
     }
   }
 
-  async #end (id: string, reason: EndReason, by: string | null): Promise<boolean> {
-    const context = this.#context('revoke')
-    const revocation: Revocation = { id, reason, by }
-    if (this.#hooks.has('preRevoke')) await this.#hooks.before('preRevoke', revocation, context)
-    // Where the store did not answer it may have ended the session all the same: this process no longer serves it.
-    const ended = await this.#store.end([id], { reason, by, op: context.op }).finally(() => this.#verifier.invalidate([id]))
-    this.#tellEnded(ended, { reason, by, op: context.op, at: this.now() })
-    if (ended.length > 0 && this.#hooks.has('postRevoke')) await this.#hooks.after('postRevoke', { ...revocation, count: ended.length }, context)
-    return ended.length > 0
+  async #end (id: string, cause: Omit<EndCause, 'op'>): Promise<boolean> {
+    return await this.#endMany([id], cause) > 0
   }
 
-  #tellEnded (ended: readonly SessionRecord[], { reason, by, op, at }: Pick<Ending, 'reason' | 'by' | 'op' | 'at'>): void {
+  async #endMany (ids: readonly string[], { reason, by, detail }: Omit<EndCause, 'op'>): Promise<number> {
+    let count = 0
+    for (const id of ids) {
+      const context = this.#context('revoke')
+      const revocation: Revocation = { id, reason, by }
+      const cause = { reason, by, op: context.op, ...detail !== undefined && { detail } }
+      if (this.#hooks.has('preRevoke')) await this.#hooks.before('preRevoke', revocation, context)
+      // Where the store did not answer it may have ended the session all the same: this process no longer serves it.
+      const ended = await this.#store.end([id], cause).finally(() => this.#changed([id]))
+      this.#tellEnded(ended, { ...cause, at: this.now() })
+      const [session] = ended
+      if (session === undefined) continue
+      const { tenant, sub } = session
+      if (this.#hooks.has('postRevoke')) await this.#hooks.after('postRevoke', { ...revocation, subject: { tenant, sub }, count: 1 }, context)
+      count++
+    }
+    return count
+  }
+
+  #changed (ids: readonly string[] | 'all'): void {
+    this.#verifier.invalidate(ids)
+    this.#watches.invalidate(ids)
+  }
+
+  #tellEvicted (evicted: readonly EndedSession[]): void {
+    for (const { session, ending } of evicted) this.#tellEnded([session], ending)
+  }
+
+  #tellEnded (ended: readonly SessionRecord[], { reason, by, op, at, detail }: Omit<Ending, 'id' | 'tenant' | 'sub'>): void {
     for (const session of ended) {
       this.stats.countEnded(reason)
       const { id, tenant, sub } = session
-      this.#hooks.tell('onEnd', session, { id, tenant, sub, reason, by, op, at })
+      this.#hooks.tell('onEnd', session, { id, tenant, sub, reason, by, op, at, ...detail !== undefined && { detail } })
     }
   }
 }
@@ -455,12 +592,4 @@ function queryOf ({ allTenants = false, ...query }: ListQuery): SessionQuery {
   const own = { tenant: '', ...query }
   checkQuery(own)
   return allTenants ? query : own
-}
-
-function refusalError (refusal: InsertRefusal): Error {
-  switch (refusal.reason) {
-    case 'exists': return new TokenExists(refusal.id)
-    case 'limit': return new SessionLimitReached(refusal.limit.name, refusal.limit.max)
-    case 'origin': return new TokenReused()
-  }
 }

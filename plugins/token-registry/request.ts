@@ -130,7 +130,7 @@ class Gate {
 
   async start (request: SessionRequest, data: SessionData): Promise<IssuedToken> {
     try {
-      const issued = await this.#registry.issue({ ...data, meta: { ...seen(request), ...data.meta } })
+      const issued = await this.#registry.issue(await this.#registry.beforeStart({ ...data, meta: { ...seen(request), ...data.meta } }, request))
       if (issued.session.use === 'session') this.#changed(request, issued)
       else request[kOutcome] = { ...request[kOutcome], noStore: true }
       return issued
@@ -174,7 +174,7 @@ class Gate {
     if (cookie === null || session === undefined) return
     reply.header('set-cookie', session === 'ended'
       ? setCookie(cookie, '', 0)
-      : setCookie(cookie, session.token, Math.ceil((session.session.expiresAt - this.#registry.now()) / 1000)))
+      : setCookie(cookie, session.token, session.session.meta.remember === false ? null : Math.ceil((session.session.expiresAt - this.#registry.now()) / 1000)))
   }
 
   #changed (request: SessionRequest, { token, session }: IssuedToken): void {

@@ -36,6 +36,8 @@ export interface TokenStore {
   /** Newest first; every session that lives throughout the paging is found exactly once. One-time tokens are not found. */
   find (query: SessionQuery, page: Page): Promise<FoundSessions>
   count (query: SessionQuery): Promise<number>
+  /** Who has sessions, each at least once; of one tenant where it is given. */
+  subjects (tenant?: string): AsyncIterable<Subject>
   /** Sets a mark until a time. @returns false where it stood */
   mark (purpose: string, key: string, expiresAt: number): Promise<boolean>
   /**
@@ -48,34 +50,66 @@ export interface TokenStore {
   onInvalidate (listener: (ids: readonly string[] | 'all') => void): () => void
   /** Tells sessions that were noticed to have expired, each once. @returns a function that stops it */
   onExpire (listener: (session: SessionRecord, ending: Ending) => void): () => void
+  /** Where plugins keep small texts beside the sessions; a store of one's own may have none. */
+  readonly documents?: Documents | undefined
+  /** What it counts, for metrics. */
+  figures? (): Record<string, number>
   health (): Promise<StoreHealth>
   close (): Promise<void>
 }
 
+/** Small texts by key, each written by compare and set. Where they are lost, so is what a plugin kept there. */
+export interface Documents {
+  read (purpose: string, key: string): Promise<string | null>
+  /**
+   * @param before what it replaces, as it was read; null where there is none
+   * @param after null deletes it
+   * @param expiresAt ms since the epoch
+   * @returns false where something else stands there
+   */
+  write (purpose: string, key: string, before: string | null, after: string | null, expiresAt: number): Promise<boolean>
+}
+
 export interface InsertOptions {
-  /** Tested in the same step that inserts; they count sessions, never one-time tokens. */
+  /** Tested in the same step that inserts, one after the other; they count sessions, never one-time tokens. */
   limits?: readonly SessionLimit[]
+  /** Ids of sessions of the subject that end in that step, with reason `replaced`: before the limits are tested, and only where the records are stored. */
+  endOthers?: readonly string[]
+  /** Whose sessions are brought within the limits (those of the subject), where there are no records. What a limit would refuse, ends by last use. */
+  subject?: Subject
   op: string
 }
 
-/** How many sessions of one subject may live. */
+/** How many sessions may live. */
 export interface SessionLimit {
-  /** Told where it refuses. */
+  /** Told where it refuses, and in the endings that it causes. */
   name: string
   /** Sessions that may live after the insert, 0 or more. */
   max: number
   onExceed: 'refuse' | 'end-oldest' | 'end-least-recently-used'
-  /** Which of the subject's sessions count; all where it is left out. */
-  where?: { client?: string, deviceId?: string }
+  /** Counts only sessions that have it among their `groups`. */
+  group?: string
+  /**
+   * `'tenant'`: counts those of all subjects of the tenant that have the `group`, whose name then begins with `t-`, and refuses. Subjects may be far apart: a place that was
+   * taken for a session that never came, or ended, is free again after 5 s at the latest.
+   */
+  across?: 'subject' | 'tenant'
+  /** A group: before the limit refuses, sessions that it counts and that are in this group end, the oldest first, with reason `replaced`. */
+  replaces?: string
 }
 
 export interface InsertOutcome {
   /** As stored, in the order given. */
   inserted: SessionRecord[]
-  /** Sessions that were ended, with reason `limit`, to make room. */
-  evicted: SessionRecord[]
+  /** Sessions that were ended to make room, or that `endOthers` named. */
+  evicted: EndedSession[]
   /** Subjects of whose records none were stored. */
   refused: InsertRefusal[]
+}
+
+export interface EndedSession {
+  session: SessionRecord
+  ending: Ending
 }
 
 export type InsertRefusal = Subject & { ids: string[] } & (
@@ -85,7 +119,7 @@ export type InsertRefusal = Subject & { ids: string[] } & (
   /** the one-time token that a record came from was reused, ended or expired, was never consumed, or is another subject's */
   | { reason: 'origin', id: string })
 
-export type SessionPatch = Partial<Pick<SessionRecord, 'meta' | 'scope' | 'idleTimeout' | 'version'>>
+export type SessionPatch = Partial<Pick<SessionRecord, 'meta' | 'scope' | 'groups' | 'idleTimeout' | 'version'>>
 
 export interface SessionUse {
   id: string

@@ -5,7 +5,7 @@ import { isThenable, within } from './deadline.ts'
 import { DurationSchema, milliseconds, type Duration } from './duration.ts'
 import { HookTimeout, TokenOptions, TokenValidation } from './errors.ts'
 import { checkMeta } from './meta.ts'
-import type { EndReason, SessionMeta } from './record.ts'
+import type { EndDetail, EndReason, SessionMeta } from './record.ts'
 import type { SessionPatch, SessionQuery } from './store.ts'
 import { looksLikeOurs } from './token.ts'
 
@@ -31,7 +31,8 @@ const changeable = {
   meta: Type.Optional(Type.Object({
     deviceId: Type.Optional(deviceId),
     ipAddress: Type.Optional(ipAddress),
-    userAgent: Type.Optional(text(1024, 0))
+    userAgent: Type.Optional(text(1024, 0)),
+    remember: Type.Optional(Type.Boolean())
   })),
   version: Type.Optional(text(64))
 }
@@ -45,6 +46,8 @@ const SessionDataSchema = Type.Object({
   ttl: Type.Optional(DurationSchema),
   origin: Type.Optional(nullable(Type.String({ pattern: '^[A-Za-z0-9_-]{24}$' }))),
   binding: Type.Optional(nullable(Type.String({ pattern: '^[A-Za-z0-9_-]{43}$' }))),
+  // Of sessions of the same subject, to end in the step that stores this one; ids of others do nothing.
+  endOthers: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9_-]{24}$' }), { maxItems: 100 })),
   ...changeable
 }, { additionalProperties: false })
 
@@ -67,7 +70,13 @@ const revocation = TypeCompiler.Compile(Type.Object({
   by: nullable(text(256)),
   sub: Type.Optional(sub),
   tenant: Type.Optional(tenant),
-  except: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { maxItems: 10_000 }))
+  except: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { maxItems: 10_000 })),
+  detail: Type.Optional(Type.Object({
+    limit: Type.Optional(text(256)),
+    session: Type.Optional(text(256)),
+    device: Type.Optional(text(256)),
+    differs: Type.Optional(text(256))
+  }, { additionalProperties: false }))
 }, { additionalProperties: false }))
 
 /** What a validator is told: the data, and the token where the caller made it. */
@@ -125,7 +134,7 @@ export function checkQuery (query: SessionQuery): void {
  *
  * @throws {TokenValidation}
  */
-export function checkRevocation ({ reason = 'revoked', by = null, ...of }: { reason?: EndReason, by?: string | null, sub?: string | undefined, tenant?: string }): void {
+export function checkRevocation ({ reason = 'revoked', by = null, ...of }: { reason?: EndReason, by?: string | null, sub?: string | undefined, tenant?: string, detail?: EndDetail }): void {
   check(revocation, { reason, by, ...of })
   checkSet(of)
   if (of.tenant !== undefined && of.sub === undefined) throw new TokenValidation('tenant: goes with sub')

@@ -1,7 +1,7 @@
 import { authFrom, type Auth } from './auth.ts'
 import { SessionCache, type CachedToken, type Read } from './cache.ts'
 import { isThenable } from './deadline.ts'
-import { TokenExpired, TokenInvalid, TokenReused, TokenRevoked } from './errors.ts'
+import { TokenExpired, TokenInvalid, TokenMismatch, TokenReused, TokenRevoked } from './errors.ts'
 import type { HookContext, HookRunner } from './hooks.ts'
 import { LastUse } from './last-use.ts'
 import type { Ending, SessionRecord } from './record.ts'
@@ -72,8 +72,8 @@ export class Verifier {
   /** @param key of the token, as `keyOf` makes it */
   async verify (token: string, proof: Proof, key: string): Promise<Auth> {
     const cached = this.#cache.lookup(key) ?? await this.#read(token, key)
-    const { client, binding } = cached.auth.session
-    if ((proof.client !== undefined && proof.client !== client) || (proof.binding ?? null) !== binding) throw new TokenInvalid()
+    const differs = differenceOf(proof, cached.auth.session)
+    if (differs !== null) throw new TokenInvalid({ cause: new TokenMismatch(differs) })
     this.#noteUse(cached)
     return cached.auth
   }
@@ -139,6 +139,12 @@ export class Verifier {
     // An idle timeout counts from the very last use, and a binding is proved each time: those are never fresh.
     this.#cache.used(cached, now, session.idleTimeout === null && session.binding === null ? now + NOTED_FOR : -Infinity)
   }
+}
+
+/** What of a proof is not what the session is bound to. */
+export function differenceOf ({ client, binding = null }: Proof, session: Pick<SessionRecord, 'client' | 'binding'>): 'client' | 'binding' | null {
+  if (client !== undefined && client !== session.client) return 'client'
+  return binding === session.binding ? null : 'binding'
 }
 
 function errorOf (ending: Ending | null): Error {

@@ -256,7 +256,7 @@ t.test('a value that cannot be read fails for its session alone, and is counted'
     t.same((await registry.list({ sub: 'alice' })).sessions.map(({ id }) => id), [healthy.id], `list: ${what}`)
     t.equal(await registry.count({ sub: 'alice', deviceId: 'phone' }), 1, `count: ${what}`)
     const { inserted, refused } = await store.insert([{ ...healthy, id: `${healthy.id.slice(0, 4)}${randomBytes(15).toString('base64url')}`, op: id }], {
-      op: id, limits: [{ name: 'three', max: 3, onExceed: 'refuse', where: { deviceId: 'phone' } }]
+      op: id, limits: [{ name: 'three', max: 3, onExceed: 'refuse' }]
     })
     t.same([inserted.length, refused], [1, []], `limits: ${what}`)
     t.equal((await registry.verify(good)).session.id, healthy.id)

@@ -1,6 +1,6 @@
 import {
-  deadlineOf, judgeRotation, TokenValidation, type EndCause, type Ending, type FoundSessions, type InsertOptions, type InsertOutcome, type InsertRefusal, type Page, type Presented,
-  type RequiredStore, type RotateOutcome, type SessionLimit, type SessionQuery, type SessionRecord, type StoreHealth
+  deadlineOf, endingBy, holdingsOf, judgeLimits, judgeRotation, TokenValidation, type EndCause, type Ending, type FoundSessions, type InsertOptions, type InsertOutcome, type InsertRefusal, type Page, type Presented,
+  type EndedSession, type LimitVerdict, type RequiredStore, type RotateOutcome, type SessionQuery, type SessionRecord, type StoreHealth, type Subject
 } from '../../plugins/token-registry/index.ts'
 
 interface Row {
@@ -17,19 +17,25 @@ export class MinimalStore implements RequiredStore {
     this.now = now
   }
 
-  async insert (records: readonly SessionRecord[], { limits = [], op }: InsertOptions): Promise<InsertOutcome> {
+  async insert (records: readonly SessionRecord[], options: InsertOptions): Promise<InsertOutcome> {
+    const { op, subject } = options
     const outcome: InsertOutcome = { inserted: [], evicted: [], refused: [] }
+    if (records.length === 0 && subject !== undefined) {
+      const before = this.#evictedBy(subjectOf(subject), op)
+      outcome.evicted = before.length > 0 ? before : this.#evict(this.#judge(subject, [], options), op)
+      return structuredClone(outcome)
+    }
     const refused = new Set<string>()
     for (const key of new Set(records.map(subjectOf))) {
       const own = records.filter(record => subjectOf(record) === key)
       if (own.every(record => this.#isRepeated(record, op))) {
-        outcome.evicted.push(...this.#rowsOf(key).filter(({ ended }) => ended?.op === op && ended.reason === 'limit').map(({ session }) => session))
+        outcome.evicted.push(...this.#evictedBy(key, op))
         continue
       }
-      const { victims, refusal } = this.#room(own, limits)
-      const reason = this.#refusal(own) ?? refusal
+      const verdict = this.#judge(own[0] as SessionRecord, own, options)
+      const reason = this.#refusal(own) ?? verdict.refused
       if (reason === null) {
-        outcome.evicted.push(...this.#end(victims, { reason: 'limit', by: null, op }))
+        outcome.evicted.push(...this.#evict(verdict, op))
         for (const record of own) this.#rows.set(record.id, { session: structuredClone(record), ended: null })
       } else {
         const { tenant, sub } = own[0] as SessionRecord
@@ -126,18 +132,21 @@ export class MinimalStore implements RequiredStore {
     return null
   }
 
-  #room (own: readonly SessionRecord[], limits: readonly SessionLimit[]): { victims: Row[], refusal: { reason: 'limit', limit: SessionLimit, count: number } | null } {
-    const victims = new Set<Row>()
-    const live = this.#rowsOf(subjectOf(own[0] as SessionRecord)).filter(row => this.#isLive(row))
-    for (const limit of limits) {
-      const counted = live.filter(row => !victims.has(row) && matches(row.session, limit.where ?? {}))
-      const added = own.filter(record => matches(record, limit.where ?? {})).length
-      const excess = added === 0 ? 0 : counted.length + added - limit.max
-      if (excess > 0 && (limit.onExceed === 'refuse' || added > limit.max)) return { victims: [], refusal: { reason: 'limit', limit, count: counted.length } }
-      if (limit.onExceed === 'end-least-recently-used') counted.sort((a, b) => a.session.lastUsedAt - b.session.lastUsedAt)
-      for (const row of counted.slice(0, Math.max(0, excess))) victims.add(row)
-    }
-    return { victims: [...victims], refusal: null }
+  #judge ({ tenant, sub }: Subject, own: readonly SessionRecord[], options: InsertOptions): LimitVerdict<SessionRecord> {
+    const live = [...this.#rows.values()].filter(row => this.#isLive(row) && row.session.tenant === tenant).map(({ session }) => session)
+    return judgeLimits(holdingsOf(live, sub), own, options)
+  }
+
+  #evict ({ victims }: LimitVerdict<SessionRecord>, op: string): EndedSession[] {
+    return Array.from(victims, ([session, cause]) => {
+      const ending = endingBy(session, cause, op, this.now())
+      this.#rows.set(session.id, { session, ended: ending })
+      return { session, ending }
+    })
+  }
+
+  #evictedBy (key: string, op: string): EndedSession[] {
+    return this.#rowsOf(key).flatMap(({ session, ended }) => ended?.op === op ? [{ session, ending: ended }] : [])
   }
 
   #endedSince (id: string, op: string): RotateOutcome {

@@ -3,21 +3,21 @@ import { Script } from './script.ts'
 /**
  * Ends sessions of one slot.
  *
- * ARGV: reason, by, op, then ids.
+ * ARGV: cause, op, then ids.
  * Returns the time, the ids that it ended, their records, those that were found expired, those that are kept elsewhere, and where.
  */
 export const end = new Script(`
-local reason, by, op = ARGV[4], ARGV[5], ARGV[6]
+local cause, op = ARGV[4], ARGV[5]
 local ids, was, expired, moved, homes = {}, {}, {}, {}, {}
-for i = 7, #ARGV do
+for i = 6, #ARGV do
   local id = ARGV[i]
   local state, record, ending = read(id)
   if state == 'live' then
-    finish(id, record, reason, by, op)
+    finish(id, record, cause)
     unlist(id, record)
   end
   if state == 'live' or (state == 'ended' and ending.op == op) then
-    ids[#ids + 1], was[#was + 1] = id, written(record)
+    ids[#ids + 1], was[#was + 1] = id, unchanged(record)
   end
   local home = state == 'none' and elsewhere(id)
   if home then moved[#moved + 1], homes[#homes + 1] = id, home end
@@ -39,6 +39,8 @@ export const condemn = new Script(`
 local waits, op, begins = unpack(ARGV, 4, 6)
 local function aside (from, to)
   if redis.call('EXISTS', from) == 0 then return end
+  local subject = string.sub(from, #prefix + 2)
+  redis.call('UNLINK', prefix .. 'ga' .. subject, prefix .. 'gu' .. subject)
   redis.call('RENAME', from, to)
   redis.call('PEXPIRE', to, waits)
   for i = 7, #ARGV do
@@ -71,41 +73,58 @@ return { redis.call('ZCARD', KEYS[3]), redis.call('ZCARD', KEYS[4]), others }
  * Returns the time, the ids that it ended, their records where they are wanted, those that were found expired.
  */
 export const endSlice = new Script(`
-local reason, by, op, first, last, bit, wanted, again = unpack(ARGV, 4)
+local cause, op, first, last, bit, wanted, again = unpack(ARGV, 4)
 if redis.call('GETBIT', KEYS[2], bit) == 0 then again = '1' end
 local ids, was, expired, keys = {}, {}, {}, {}
 local kept, slice, ranks = {}, {}, {}
-for i = 12, #ARGV do kept[ARGV[i]] = true end
+for i = 11, #ARGV do kept[ARGV[i]] = true end
 for i, id in ipairs(redis.call('ZRANGE', KEYS[1], first, last)) do
   if not kept[id] then ranks[#slice + 1] = first + i - 1 slice[#slice + 1] = id end
 end
-if #slice == 0 then return { int(now), ids, was, expired } end
+if #slice == 0 then return { int(now), ids, was, expired, {}, {} } end
 for i, id in ipairs(slice) do keys[2 * i - 1], keys[2 * i] = named('s', id), named('u', id) end
 local found = redis.call('MGET', unpack(keys))
-local head = 'E ' .. int(now) .. '\\n' .. table.concat({ reason, by, op }, '\\n') .. '\\n'
+local head = 'E ' .. int(now) .. '\\n' .. cause .. '\\n'
 -- Of what comes after these, and was not used since it was written, no more need be understood than that it has not ended: most of a slice.
 local over = redis.call('ZCOUNT', KEYS[1], '-inf', int(now))
+
+local left, placed, groups = {}, {}, {}
+-- Takes a session off the ledgers of its groups: all of a slice at once, below.
+local function leave (id, record)
+  for _, ledger in ipairs(ledgersOf(record)) do
+    left[ledger] = left[ledger] or {}
+    table.insert(left[ledger], id)
+  end
+  if string.find(record.groups, 't-', 1, true) then placed[#placed + 1], groups[#groups + 1] = id, record.groups end
+end
 
 for i, id in ipairs(slice) do
   local text, used = found[2 * i - 1], found[2 * i]
   local state, record, ending
-  if text and not used and ranks[i] >= over and string.find(text, '^[sro]') then
+  local use, among
+  if text and not used and ranks[i] >= over then use, among = string.match(text, '^([sro])[^\\n]*\\n([^\\n]*)\\n') end
+  if use then
     redis.call('SET', keys[2 * i - 1], head .. text, 'PX', keep)
     tell(keys[2 * i - 1])
+    if among ~= '' then leave(id, { use = use, groups = among, subject = string.match(text, '^[^\\n]*\\n[^\\n]*\\n[^\\n]*\\n([^\\n]*\\n[^\\n]*)') or '' }) end
     ids[#ids + 1] = id
     if wanted == '1' then was[#was + 1] = text end
   else
     state, record, ending = understood(text, used)
   end
-  if state == 'live' then finish(id, record, reason, by, op) end
+  if state == 'live' then
+    finish(id, record, cause)
+    leave(id, record)
+  end
   if state == 'live' or (state == 'ended' and ending.op == op and again == '1') then
     ids[#ids + 1] = id
-    if wanted == '1' then was[#was + 1] = written(record) end
+    if wanted == '1' then was[#was + 1] = unchanged(record) end
   end
   if state == 'expired' then expired[#expired + 1] = id end
   if state == 'corrupt' then redis.call('UNLINK', keys[2 * i - 1], keys[2 * i]) end
 end
-return { int(now), ids, was, expired }
+for ledger, own in pairs(left) do redis.call('ZREM', ledger, unpack(own)) end
+return { int(now), ids, was, expired, placed, groups }
 `)
 
 /** Notes that a slice was told. KEYS: the sign that its list was set aside. ARGV: its bit. */
@@ -143,9 +162,9 @@ for i = 4, #ARGV do
   if state == 'expired' then
     local at = deadlineOf(record)
     local reason = at == record.expiresAt and 'expired' or 'idle'
-    finish(id, record, '"' .. reason .. '"', '', '"' .. reason .. ':' .. id .. '"', at)
+    finish(id, record, table.concat({ '"' .. reason .. '"', '', '"' .. reason .. ':' .. id .. '"', '' }, '\\n'), at)
     unlist(id, record)
-    told[#told + 1] = { id, written(record), reason, int(at) }
+    told[#told + 1] = { id, unchanged(record), reason, int(at) }
   end
 end
 return told

@@ -1,41 +1,44 @@
+import { listing } from './prelude.ts'
+import { FEW, room, SLICE } from './room.ts'
 import { Script } from './script.ts'
 
-/**
- * Stores the records of one subject, all or none.
- *
- * ARGV: op, ms for which what it evicted is known again, the caller's clock, limits as JSON, how many records, then the id of each and itself.
- * Returns `ok`, the records, the evicted ids and records; or `exists`, an id; `origin`, an id; `limit`, its position, how many there are.
- */
-export const insert = new Script(`
-local op, keepOp, theirs, limits, count = ARGV[4], ARGV[5], tonumber(ARGV[6]), cjson.decode(ARGV[7]), tonumber(ARGV[8])
+const body = `${listing}
+local op, keepOp, theirs, placed, limits, replaced, count = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], cjson.decode(ARGV[8]), ARGV[9], tonumber(ARGV[11])
 local moved = now - theirs
 local ids, records = {}, {}
 for i = 1, count do
-  local id, record = ARGV[7 + 2 * i], parse(ARGV[8 + 2 * i])
+  local id, record = ARGV[10 + 2 * i], parse(ARGV[11 + 2 * i])
   record.issuedAt, record.expiresAt, record.usedAt = record.issuedAt + moved, record.expiresAt + moved, record.usedAt + moved
   if record.rotatedAt then record.rotatedAt = record.rotatedAt + moved end
   record.order = micros + i - record.issuedAt * 1000
   ids[i], records[i] = id, record
 end
-local subject = records[1].subject
+local subject = count > 0 and records[1].subject or ARGV[10]
+local index = ledgerOf(subject)
 local evictedBy = endedBy(op, subject)
 
-local function ended (id)
-  local _, record = read(id)
-  return record and written(record) or ''
+-- Mostly there is nothing by these ids, which one command tells.
+local names = byAge(index)
+for i = 1, math.min(count, ${SLICE}) do
+  names[#names + 1] = named('s', ids[i])
+  if tag ~= '' then names[#names + 1] = named('a', ids[i]) end
 end
+local there = redis.call('EXISTS', unpack(names))
+aged[index] = there > 0 and keptByAge(index)
+for _ in pairs(aged[index] or {}) do there = there - 1 end
+local isNew = there == 0
 
 local known, taken = {}, nil
-for i, id in ipairs(ids) do
+for i = isNew and ${SLICE} + 1 or 1, count do
+  local id = ids[i]
   local state, record = read(id)
   if state ~= 'none' or elsewhere(id) then taken = taken or id end
   if record and record.op == op and record.subject == subject then known[#known + 1] = written(record) end
 end
 if #known == count then
-  local evicted = redis.call('LRANGE', evictedBy, 0, -1)
-  local was = {}
-  for i, id in ipairs(evicted) do was[i] = ended(id) end
-  return { 'ok', known, evicted, was }
+  local evicted, was = remembered(evictedBy), {}
+  for i, id in ipairs(evicted) do was[i] = redis.call('GET', named('s', id)) or '' end
+  if count > 0 or #evicted > 0 then return { 'ok', known, evicted, was } end
 end
 if taken then return { 'exists', taken } end
 
@@ -46,60 +49,63 @@ for i, record in ipairs(records) do
     if state ~= 'live' or origin.use ~= 'o' or origin.generation == 0 or origin.subject ~= subject then return { 'origin', id } end
   end
 end
+if placed ~= '' and now > tonumber(placed) then return { 'unplaced' } end
 
-local index = prefix .. 'x:' .. tag .. subject
-local victims, order = {}, {}
+local victims, order, shorter = {}, {}, {}
+local function condemn (one, reason, detail)
+  victims[one.id] = true
+  one.cause = table.concat({ reason, '', op, detail }, '\\n')
+  order[#order + 1] = one
+end
+for i = 12 + 2 * count, #ARGV do
+  local id = ARGV[i]
+  local state, record = read(id)
+  if state == 'live' and record.subject == subject and record.use ~= 'o' and not victims[id] then condemn({ id = id, record = record }, '"replaced"', replaced) end
+end
+
 if #limits > 0 then
-  local live = {}
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', index, '(' .. int(now), '+inf')) do
-    local state, record = read(id)
-    if state == 'live' then live[#live + 1] = { id = id, record = record } end
-  end
-  local function deviceOf (record)
-    local ok, meta = pcall(cjson.decode, string.match(record.rest, '([^\\n]*)$'))
-    return ok and type(meta) == 'table' and meta.deviceId
-  end
-  for position, limit in ipairs(limits) do
-    local counted = {}
-    for _, one in ipairs(live) do
-      local counts = not victims[one.id] and (not limit.client or limit.client == one.record.client) and (not limit.deviceId or limit.deviceId == deviceOf(one.record))
-      if counts then counted[#counted + 1] = one end
-    end
-    local excess = #counted + limit.adding - limit.max
-    if limit.adding > 0 and excess > 0 then
-      if limit.refuses or limit.adding > limit.max then return { 'limit', position, #counted } end
-      local function age (record) return limit.byUse and record.usedAt or record.issuedAt * 1000 + record.order end
-      table.sort(counted, function (a, b)
-        local one, other = age(a.record), age(b.record)
-        if one ~= other then return one < other end
-        return a.record.issuedAt * 1000 + a.record.order < b.record.issuedAt * 1000 + b.record.order
-      end)
-      for i = 1, excess do
-        victims[counted[i].id] = true
-        order[#order + 1] = counted[i]
-      end
-    end
-  end
+${room}
 end
 
 local evicted, was = {}, {}
 for i, victim in ipairs(order) do
-  finish(victim.id, victim.record, '"limit"', '', op)
+  -- Of what was used since it was written not all was understood so far.
+  local _, record = understood(victim.used and victim.text, victim.used)
+  evicted[i], was[i] = victim.id, finish(victim.id, record or victim.record, victim.cause)
   unlist(victim.id, victim.record)
-  evicted[i], was[i] = victim.id, written(victim.record)
 end
 remember(evictedBy, evicted, keepOp)
 
-local stored = {}
+local stored, ledgers = {}, { [index] = true }
 for i, id in ipairs(ids) do
   local record = records[i]
-  save(id, record, { 'PXAT', int(record.expiresAt + keep) })
+  stored[i] = save(id, record, { 'PXAT', int(record.expiresAt + keep) })
   list(id, record)
-  stored[i] = written(record)
+  for _, ledger in ipairs(ledgersOf(record)) do ledgers[ledger] = true end
 end
-redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. int(now - keep))
+for ledger in pairs(ledgers) do
+  redis.call('ZREMRANGEBYSCORE', ledger, '-inf', '(' .. int(now - keep))
+  -- Of those that left, not all come to the front. Where one was taken off, there are no more than before.
+  for _, ages in pairs(keptByAge(ledger) or {}) do
+    if not shorter[ages] and micros % 16 == 0 and redis.call('ZCARD', ages) > 2 * redis.call('ZCARD', ledger) + ${FEW} then redis.call('UNLINK', ages) end
+  end
+end
 return { 'ok', stored, evicted, was }
-`, { grows: true })
+`
+
+/**
+ * Stores the records of one subject, all or none; ends what limits end, and what is to be replaced.
+ *
+ * ARGV: op, ms for which what it ended is known again, the caller's clock, until when the places last that were taken for it ('' where none were), limits as
+ * JSON, what the endings of those that are replaced come of, the subject (where there are no records), how many records, then the id of each and itself, then
+ * ids to replace.
+ * Returns `ok`, the records, the ids that ended, and what is left of each; or `exists`, an id; `origin`, an id; `unplaced`; `limit`, its position, how
+ * many there are.
+ */
+export const insert = new Script(body, { grows: true })
+
+/** As `insert`, of no records: brings a subject within its limits. */
+export const enforce = new Script(body)
 
 /**
  * In a Cluster, leaves word in the slot of an adopted token's id where its session will be kept: with its subject.

@@ -14,7 +14,7 @@ local state, record, ending = read(id)
 if state == 'ended' then
   if record.op == op then return { 'rotated', written(record) } end
   if ending.op ~= op then return { 'unknown' } end
-  local ids, was = redis.call('LRANGE', endedBy(op, record.subject), 0, -1), {}
+  local ids, was = remembered(endedBy(op, record.subject)), {}
   if #ids == 0 then ids = { id } end
   for i, each in ipairs(ids) do
     local _, one = read(each)
@@ -37,6 +37,7 @@ if behind == 1 and record.op == op then return { 'rotated', written(record) } en
 if behind == 1 and record.rotatedAt and math.abs(now - record.rotatedAt) < window then return { 'repeated', written(record) } end
 if behind > 0 then
   local reason = behind == 1 and '"reuse_recent"' or '"reuse_stale"'
+  local cause = table.concat({ reason, by, op, '' }, '\\n')
   local ended = { { id = id, record = record } }
   if record.use == 'o' then
     local me = cjson.encode(id)
@@ -54,7 +55,7 @@ if behind > 0 then
   end
   local ids, was = {}, {}
   for i, one in ipairs(ended) do
-    finish(one.id, one.record, reason, by, op)
+    finish(one.id, one.record, cause)
     unlist(one.id, one.record)
     ids[i], was[i] = one.id, written(one.record)
   end
@@ -65,7 +66,7 @@ end
 record.generation, record.kid, record.op = generation + 1, kid, op
 record.rotatedAt = now
 record.usedAt = math.max(record.usedAt, now)
-save(id, record, { 'KEEPTTL' })
+local text = save(id, record, { 'KEEPTTL' })
 if record.idle then relist(id, record) end
-return { behind < 0 and 'recovered' or 'rotated', written(record) }
+return { behind < 0 and 'recovered' or 'rotated', text }
 `)

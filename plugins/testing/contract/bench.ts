@@ -88,6 +88,15 @@ export class Bench {
     return await this.store.get(id) !== null
   }
 
+  /** Waits for what the store does in its own time, at most 6 s of its clock. */
+  async until (condition: () => Promise<boolean>, what: string): Promise<void> {
+    const until = this.store.now() + 6000
+    while (!await condition()) {
+      assert.ok(this.store.now() < until, what)
+      await this.advance(50)
+    }
+  }
+
   async assertLives (...sessions: ReadonlyArray<{ id: string }>): Promise<void> {
     for (const { id } of sessions) assert.ok(await this.lives(id), `the session ${id} lives`)
   }
@@ -124,6 +133,10 @@ export function because (reason = 'revoked', by: string | null = null): EndCause
 /** Checks how a rotation came out. */
 export function assertStatus<Status extends RotateOutcome['status']> (outcome: RotateOutcome, status: Status): asserts outcome is Extract<RotateOutcome, { status: Status }> {
   assert.equal(outcome.status, status)
+}
+
+export function evictedOf ({ evicted }: Pick<InsertOutcome, 'evicted'>): SessionRecord[] {
+  return evicted.map(({ session }) => session)
 }
 
 /** Sorted, to be compared where order does not matter. */

@@ -1,5 +1,6 @@
 import { completeStore, type PartialStore } from '../../token-registry/index.ts'
 import { Bench, type OptionalMethod, type Rule } from './bench.ts'
+import { documentRules, subjectRules } from './documents.ts'
 import { endAllRules, endRules } from './end.ts'
 import { expiryRules } from './expiry.ts'
 import { findRules } from './find.ts'
@@ -35,7 +36,7 @@ export interface ContractOptions {
 
 const rules: readonly Rule[] = [
   ...recordRules, ...insertRules, ...limitRules, ...rotationRules, ...originRules, ...expiryRules, ...endRules, ...endAllRules, ...findRules,
-  ...updateRules, ...markRules, ...tellingRules
+  ...updateRules, ...markRules, ...documentRules, ...subjectRules, ...tellingRules
 ]
 
 /**

@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict'
-import type { SessionLimit } from '../../token-registry/index.ts'
-import { idsOf, inParallel, type Rule } from './bench.ts'
+import type { SessionLimit, SessionRecord } from '../../token-registry/index.ts'
+import { evictedOf, idsOf, inParallel, type Rule } from './bench.ts'
 
-const atMost = (max: number, onExceed: SessionLimit['onExceed'], where?: NonNullable<SessionLimit['where']>): SessionLimit =>
-  ({ name: `${onExceed} ${max}`, max, onExceed, ...where && { where } })
+const atMost = (max: number, onExceed: SessionLimit['onExceed'], more: Partial<SessionLimit> = {}): SessionLimit => ({ name: `${onExceed} ${max}`, max, onExceed, ...more })
+
+/** What a limit of `atMost` says of one that it ended for another. */
+function endedFor (session: SessionRecord | undefined, limit: SessionLimit, successor: SessionRecord): object {
+  const { meta: { deviceId: device } } = successor
+  return { id: session?.id, tenant: '', sub: session?.sub, reason: 'limit', by: null, detail: { limit: limit.name, session: successor.id, ...device !== undefined && { device } } }
+}
 
 export const limitRules: readonly Rule[] = [
   {
@@ -40,9 +45,9 @@ export const limitRules: readonly Rule[] = [
 
       const limit = atMost(3, 'end-oldest')
       const { inserted: [fourth], evicted } = await bench.insertAll([bench.record()], [limit])
-      assert.deepEqual(evicted, [oldest])
+      assert.deepEqual(evictedOf({ evicted }), [oldest])
       const { inserted: [fifth, sixth], evicted: two } = await bench.insertAll([bench.record(), bench.record()], [limit])
-      assert.deepEqual(two.map(({ id }) => id), [sessions[1].id, sessions[2].id])
+      assert.deepEqual(evictedOf({ evicted: two }).map(({ id }) => id), [sessions[1].id, sessions[2].id])
       assert.ok(fourth && fifth && sixth, 'there is room')
       await bench.assertFinds({}, [fourth, fifth, sixth])
       await bench.assertGone(...sessions)
@@ -52,10 +57,15 @@ export const limitRules: readonly Rule[] = [
     name: 'what a limit ended has an ending that says so',
     needs: ['ending'],
     check: async bench => {
-      const { id } = await bench.insert()
-      await bench.insertAll([bench.record()], [atMost(1, 'end-oldest')], 'op')
-      const ending = await bench.store.ending(id)
-      assert.deepEqual({ ...ending }, { ...ending, id, tenant: '', sub: 'alice', reason: 'limit', by: null, op: 'op' })
+      for (const successor of [bench.record(), bench.record({ meta: { deviceId: 'phone "2"' } })]) {
+        const session = await bench.insert({ sub: 'alice' })
+        const limit = atMost(1, 'end-oldest')
+        const { evicted: [evicted] } = await bench.insertAll([successor], [limit], `op of ${successor.id}`)
+        const ending = await bench.store.ending(session.id)
+        assert.deepEqual(ending, { ...endedFor(session, limit, successor), op: `op of ${successor.id}`, at: ending?.at })
+        assert.deepEqual(evicted, { session, ending })
+        await bench.end(successor.id)
+      }
     }
   },
   {
@@ -70,52 +80,263 @@ export const limitRules: readonly Rule[] = [
 
       const limit = atMost(3, 'end-least-recently-used')
       const next = await bench.insertAll([bench.record()], [limit])
-      assert.deepEqual(idsOf(next.evicted), [third.id])
+      assert.deepEqual(idsOf(evictedOf(next)), [third.id])
       const after = await bench.insertAll([bench.record()], [limit])
-      assert.deepEqual(idsOf(after.evicted), [first.id])
+      assert.deepEqual(idsOf(evictedOf(after)), [first.id])
       await bench.assertLives(second)
     }
   },
   {
-    name: 'a limit on a client or a device counts only its sessions',
+    name: 'a limit on a group counts only its sessions',
     check: async bench => {
-      const phone = await bench.insert({ meta: { deviceId: 'phone' }, client: 'app' })
-      const web = await bench.insert({ meta: { deviceId: 'web', userAgent: 'phone' }, client: 'site' })
+      const phone = await bench.insert({ groups: ['phone', 'app'] })
+      const web = await bench.insert({ groups: ['web'] })
       const none = await bench.insert()
 
-      const onePhone = atMost(1, 'end-oldest', { deviceId: 'phone' })
-      assert.deepEqual((await bench.insertAll([bench.record({ meta: { deviceId: 'web' } })], [onePhone])).evicted, [])
-      const second = await bench.insertAll([bench.record({ meta: { deviceId: 'phone' }, client: 'app' })], [onePhone])
-      assert.deepEqual(idsOf(second.evicted), [phone.id])
+      const onePhone = atMost(1, 'end-oldest', { group: 'phone' })
+      assert.deepEqual((await bench.insertAll([bench.record({ groups: ['web', 'site'] }), bench.record()], [onePhone])).evicted, [])
+      const second = await bench.insertAll([bench.record({ groups: ['app', 'phone'] })], [onePhone])
+      assert.deepEqual(idsOf(evictedOf(second)), [phone.id])
 
-      const oneApp = atMost(1, 'refuse', { client: 'app' })
-      assert.equal((await bench.insertAll([bench.record({ client: 'app' })], [oneApp])).refused[0]?.reason, 'limit')
-      await bench.insert({ client: 'site' }, [oneApp])
-      const bothAtOnce = atMost(1, 'refuse', { client: 'app', deviceId: 'phone' })
-      await bench.insert({ client: 'app', meta: { deviceId: 'tablet' } }, [bothAtOnce])
-      assert.equal((await bench.insertAll([bench.record({ client: 'app', meta: { deviceId: 'phone' } })], [bothAtOnce])).refused.length, 1)
+      const oneApp = atMost(1, 'refuse', { group: 'app' })
+      const { refused: [refusal] } = await bench.insertAll([bench.record({ groups: ['app'] })], [oneApp])
+      assert.deepEqual(refusal?.reason === 'limit' && [refusal.limit, refusal.count], [oneApp, 1])
+      await bench.insert({ groups: ['phone'] }, [oneApp])
+      await bench.insert({ sub: 'bob', groups: ['app'] }, [oneApp])
       await bench.assertLives(web, none)
+    }
+  },
+  {
+    name: 'what ended, expired or was rotated counts in groups as it counts in all',
+    check: async bench => {
+      const limit = atMost(1, 'refuse', { group: 'g' })
+      const ended = await bench.insert({ groups: ['g'] }, [limit])
+      await bench.end(ended.id)
+      await bench.insert({ groups: ['g'], ttl: 200 }, [limit])
+      await bench.advance(210)
+      const rotated = await bench.insert({ groups: ['g'] }, [limit])
+      await bench.rotate(rotated.id, 0)
+      assert.equal((await bench.insertAll([bench.record({ groups: ['g'] })], [limit])).refused.length, 1)
+      await bench.insert({ groups: ['g'], use: 'once' }, [limit])
+    }
+  },
+  {
+    name: 'what is used does not expire in a group, and what is idle does',
+    needs: ['touch'],
+    check: async bench => {
+      const limit = atMost(2, 'refuse', { group: 'g' })
+      const [used, idle] = [await bench.insert({ groups: ['g'], idleTimeout: 300 }), await bench.insert({ groups: ['g'], idleTimeout: 300 })]
+      await bench.advance(200)
+      await bench.store.touch([{ id: used.id, at: bench.store.now() }])
+      await bench.advance(150)
+      await bench.insert({ groups: ['g'] }, [limit])
+      assert.equal((await bench.insertAll([bench.record({ groups: ['g'] })], [limit])).refused.length, 1)
+      await bench.assertGone(idle)
+      await bench.assertLives(used)
+    }
+  },
+  {
+    name: 'what endAll ends counts in no group, and what it keeps does',
+    needs: ['endAll'],
+    check: async bench => {
+      const limit = atMost(2, 'refuse', { group: 'g' })
+      const kept = await bench.insert({ groups: ['g'] })
+      await bench.insert({ groups: ['g'] })
+      await bench.store.endAll({ tenant: '', sub: 'alice', except: [kept.id] }, { reason: 'revoked', by: null, op: 'op' })
+      await bench.insert({ groups: ['g'] }, [limit])
+      assert.equal((await bench.insertAll([bench.record({ groups: ['g'] })], [limit])).refused.length, 1)
+    }
+  },
+  {
+    name: 'groups can be changed, and limits follow',
+    needs: ['update'],
+    check: async bench => {
+      const [a, b] = [await bench.insert({ groups: ['a'] }), await bench.insert()]
+      assert.deepEqual((await bench.store.update(a.id, { groups: [] }))?.groups, [])
+      assert.deepEqual((await bench.store.update(b.id, { groups: ['a', 'b'] }))?.groups, ['a', 'b'])
+      assert.deepEqual((await bench.store.get(b.id))?.groups, ['a', 'b'])
+      const { evicted } = await bench.insertAll([bench.record({ groups: ['a'] })], [atMost(1, 'end-oldest', { group: 'a' })])
+      assert.deepEqual(idsOf(evictedOf({ evicted })), [b.id])
+      // The older one comes back in its place.
+      const c = await bench.insert({ groups: ['b'] })
+      await bench.store.update(a.id, { groups: ['b'] })
+      const next = await bench.insertAll([bench.record({ groups: ['b'] })], [atMost(2, 'end-oldest', { group: 'b' })])
+      assert.deepEqual(idsOf(evictedOf(next)), [a.id])
+      await bench.assertLives(c)
     }
   },
   {
     name: 'several limits hold at once: whom one ends, the next does not count, and where one refuses, nobody ends',
     check: async bench => {
-      const app = await bench.insert({ client: 'app' })
-      await bench.insert({ client: 'site' })
-      await bench.insert({ client: 'app' })
-      const oneLess = [atMost(2, 'end-oldest', { client: 'app' }), atMost(3, 'end-oldest')]
-      const { evicted, refused } = await bench.insertAll([bench.record({ client: 'app' })], oneLess)
-      assert.deepEqual([idsOf(evicted), refused], [[app.id], []])
+      const app = await bench.insert({ groups: ['app'] })
+      await bench.insert({ groups: ['site'] })
+      await bench.insert({ groups: ['app'] })
+      const oneLess = [atMost(2, 'end-oldest', { group: 'app' }), atMost(3, 'end-oldest')]
+      const { evicted, refused } = await bench.insertAll([bench.record({ groups: ['app'] })], oneLess)
+      assert.deepEqual([idsOf(evictedOf({ evicted })), refused], [[app.id], []])
 
-      // The first limit ends both sessions of the client that the second one would count.
-      const cleared = await bench.insertAll([bench.record({ client: 'app' })], [atMost(1, 'end-oldest'), atMost(1, 'refuse', { client: 'app' })])
+      // The first limit ends both sessions of the group that the second one would count.
+      const cleared = await bench.insertAll([bench.record({ groups: ['app'] })], [atMost(1, 'end-oldest'), atMost(1, 'refuse', { group: 'app' })])
       assert.deepEqual([cleared.evicted.length, cleared.refused], [3, []])
 
-      await bench.insert({ client: 'site' })
+      await bench.insert({ groups: ['site'] })
       const all = idsOf(await bench.findAll({}))
-      const refusing = await bench.insertAll([bench.record({ client: 'site' })], [atMost(2, 'end-oldest'), atMost(0, 'refuse', { client: 'site' })])
+      const refusing = await bench.insertAll([bench.record({ groups: ['site'] })], [atMost(2, 'end-oldest'), atMost(0, 'refuse', { group: 'site' })])
       assert.deepEqual([refusing.inserted, refusing.evicted, refusing.refused.length], [[], [], 1])
       assert.deepEqual(idsOf(await bench.findAll({})), all)
+    }
+  },
+  {
+    name: 'a limit that would refuse replaces what is named, the oldest first, and no more than it must',
+    check: async bench => {
+      const limit = atMost(3, 'refuse', { replaces: 'phone' })
+      const first = await bench.insert({ groups: ['phone'] })
+      const [second, other] = [await bench.insert({ groups: ['phone'] }), await bench.insert({ groups: ['web'] })]
+      const successor = bench.record({ groups: ['phone'], meta: { deviceId: 'p' } })
+      const { evicted } = await bench.insertAll([successor], [limit], 'op')
+      assert.deepEqual(evicted.map(({ session: { id }, ending: { reason, detail } }) => ({ id, reason, detail })),
+        [{ id: first.id, reason: 'replaced', detail: { limit: limit.name, session: successor.id, device: 'p' } }])
+      await bench.assertLives(second, other, successor)
+
+      const many = await bench.insertAll([bench.record({ groups: ['web'] }), bench.record({ groups: ['web'] })], [{ ...limit, replaces: 'web' }])
+      assert.equal(many.refused[0]?.reason, 'limit', 'one does not make room for two')
+      assert.deepEqual(many.evicted, [])
+      // It makes no room in a group that it does not count in.
+      const elsewhere = await bench.insertAll([bench.record({ groups: ['phone'] })], [atMost(2, 'refuse', { group: 'phone', replaces: 'web' })])
+      assert.equal(elsewhere.refused.length, 1)
+      await bench.assertLives(other)
+    }
+  },
+  {
+    name: 'sessions that are named end in the step that stores: before limits count, only the subject\'s, and only where it stores',
+    check: async bench => {
+      const [first, second] = [await bench.insert(), await bench.insert()]
+      const stranger = await bench.insert({ sub: 'bob' })
+      const token = await bench.insert({ use: 'once' })
+      const endOthers = [second.id, stranger.id, token.id, 'x'.repeat(24), second.id]
+      const record = { ...bench.record({ meta: { deviceId: 'd' } }), op: 'op' }
+      const refused = await bench.store.insert([bench.record()], { limits: [atMost(1, 'refuse')], endOthers: [second.id], op: 'refused' })
+      assert.deepEqual([refused.evicted, refused.refused.length], [[], 1])
+
+      const options = { limits: [atMost(2, 'refuse')], endOthers, op: 'op' }
+      const outcome = await bench.store.insert([record], options)
+      assert.deepEqual(outcome.evicted.map(({ session, ending: { at, ...ending } }) => [session, ending]),
+        [[second, { id: second.id, tenant: '', sub: 'alice', reason: 'replaced', by: null, op: 'op', detail: { session: record.id, device: 'd' } }]])
+      await bench.assertLives(first, stranger, token, record)
+      await bench.assertGone(second)
+      assert.deepEqual(await bench.store.insert([record], options), outcome, 'a repetition gets the first answer')
+      await bench.store.insert([{ ...bench.record(), op: 'alone' }], { endOthers: [first.id], op: 'alone' })
+      await bench.assertGone(first)
+    }
+  },
+  {
+    name: 'a subject is brought within the limits without a new session, and what would be refused ends by last use',
+    needs: ['touch'],
+    check: async bench => {
+      const [first, second, third, fourth] = [await bench.insert({ groups: ['g'] }), await bench.insert(), await bench.insert(), await bench.insert({ groups: ['g'] })]
+      const stranger = await bench.insert({ sub: 'bob' })
+      await bench.advance(50)
+      await bench.store.touch([{ id: first.id, at: bench.store.now() }, { id: second.id, at: bench.store.now() }])
+      const subject = { tenant: '', sub: 'alice' }
+      const within = async (limits: SessionLimit[], op: string) => await bench.store.insert([], { limits, subject, op })
+      assert.deepEqual(await within([atMost(4, 'refuse')], 'none'), { inserted: [], evicted: [], refused: [] })
+      const limits = [atMost(1, 'end-oldest', { group: 'g' }), atMost(2, 'refuse')]
+      const outcome = await within(limits, 'op')
+      assert.deepEqual(outcome.evicted.map(({ session: { id }, ending: { reason, op, detail } }) => ({ id, reason, op, detail })), [
+        { id: first.id, reason: 'limit', op: 'op', detail: { limit: limits[0]?.name } },
+        { id: third.id, reason: 'limit', op: 'op', detail: { limit: limits[1]?.name } }
+      ])
+      assert.deepEqual(await within(limits, 'op'), outcome, 'a repetition gets the first answer')
+      await bench.assertLives(second, fourth, stranger)
+      assert.equal((await within([atMost(0, 'end-least-recently-used')], 'all')).evicted.length, 2)
+      assert.deepEqual(await bench.store.insert([], { limits: [atMost(0, 'refuse')], op: 'nobody' }), { inserted: [], evicted: [], refused: [] })
+    }
+  },
+  {
+    name: 'a limit of a tenant counts all of its subjects, and only those that it is about',
+    check: async bench => {
+      const limit = atMost(3, 'refuse', { group: 't-1', across: 'tenant' })
+      const draft = { tenant: 'acme', groups: ['t-1'] }
+      const [a, b, c] = [await bench.insert({ ...draft, sub: 'a' }, [limit]), await bench.insert({ ...draft, sub: 'b' }, [limit]), await bench.insert({ ...draft, sub: 'c' }, [limit])]
+      const refused = async () => (await bench.insertAll([bench.record({ ...draft, sub: 'd' })], [limit])).refused.map(refusal => refusal.reason === 'limit' && [refusal.limit, refusal.count])
+      assert.deepEqual(await refused(), [[limit, 3]])
+      await bench.insert({ ...draft, tenant: 'other', sub: 'a' }, [limit])
+      await bench.insert({ ...draft, groups: [], sub: 'e' }, [limit])
+      await bench.insert({ ...draft, use: 'once', sub: 'e' }, [limit])
+      await bench.insert({ ...draft, groups: ['t-2'], sub: 'e' }, [atMost(1, 'refuse', { group: 't-2', across: 'tenant' })])
+      await bench.end(a.id)
+      await bench.until(async () => (await refused()).length === 0, 'the place is free again')
+      assert.deepEqual(await refused(), [[limit, 3]])
+      await bench.assertLives(b, c)
+    }
+  },
+  {
+    name: 'what a limit of a subject refuses takes no place of the tenant',
+    check: async bench => {
+      const limits = [atMost(2, 'refuse', { group: 't-1', across: 'tenant' }), atMost(1, 'refuse')]
+      await bench.insert({ groups: ['t-1'] }, limits)
+      for (let i = 0; i < 3; i++) {
+        const { refused: [refusal] } = await bench.insertAll([bench.record({ groups: ['t-1'] })], limits)
+        assert.equal(refusal?.reason === 'limit' && refusal.limit.name, limits[1]?.name)
+        // What was taken for it is given back in the background.
+        await bench.until(async () => {
+          const { inserted: [session] } = await bench.insertAll([bench.record({ sub: 'bob', groups: ['t-1'] })], limits)
+          if (session !== undefined) await bench.end(session.id)
+          return session !== undefined
+        }, 'its place is free')
+      }
+    }
+  },
+  {
+    name: 'what expired frees its place of the tenant',
+    check: async bench => {
+      const limit = atMost(1, 'refuse', { group: 't-1', across: 'tenant' })
+      await bench.insert({ groups: ['t-1'], ttl: 300 }, [limit])
+      assert.equal((await bench.insertAll([bench.record({ sub: 'bob', groups: ['t-1'] })], [limit])).refused.length, 1)
+      await bench.advance(310)
+      await bench.store.get('x'.repeat(24))
+      await bench.until(async () => (await bench.insertAll([bench.record({ sub: 'bob', groups: ['t-1'] })], [limit])).inserted.length === 1, 'the place is free')
+    }
+  },
+  {
+    name: 'a limit of a tenant holds against many who sign in at the same time',
+    check: async bench => {
+      const limit = atMost(10, 'refuse', { group: 't-1', across: 'tenant' })
+      const outcomes = await inParallel(50, async index => await bench.insertAll([bench.record({ sub: `user ${index}`, groups: ['t-1'] })], [limit]))
+      assert.equal(outcomes.flatMap(({ inserted }) => inserted).length, 10)
+      assert.equal(await bench.store.count({ tenant: '' }), 10)
+    }
+  },
+  {
+    name: 'among many sessions the limits end the same as among few',
+    needs: ['touch'],
+    check: async bench => {
+      const sessions: SessionRecord[] = []
+      for (let i = 0; i < 5; i++) sessions.push(...await bench.insertMany(60, { groups: i % 2 === 0 ? ['even'] : [] }))
+      await bench.advance(20)
+      const at = bench.store.now()
+      // All but every tenth, in no order.
+      await bench.store.touch(sessions.flatMap(({ id }, i) => i % 10 === 0 ? [] : [{ id, at: at + (i * 7) % 13 }]))
+      await bench.end(...sessions.slice(0, 2).map(({ id }) => id))
+
+      const left = sessions.slice(2)
+      const ends = async (limit: SessionLimit, expected: Array<SessionRecord | undefined>, groups: string[] = []) => {
+        const { evicted } = await bench.insertAll([bench.record({ groups })], [limit])
+        assert.deepEqual(evictedOf({ evicted }).map(({ id }) => id), expected.map(session => session?.id), limit.name)
+        for (const { session: { id } } of evicted) left.splice(left.findIndex(session => session.id === id), 1)
+      }
+      const even = (i: number) => Math.floor(i / 60) % 2 === 0
+      await ends(atMost(298, 'end-oldest'), [sessions[2]])
+      await ends(atMost(298, 'end-oldest'), [sessions[3]])
+      await ends(atMost(298, 'end-least-recently-used'), [sessions[10]])
+      await bench.store.touch([{ id: sessions[20]?.id ?? '', at: at + 50 }])
+      await ends(atMost(297, 'end-least-recently-used'), [sessions[30], sessions[40]])
+      const group = { group: 'even' }
+      const count = left.filter(session => even(sessions.indexOf(session))).length
+      await ends(atMost(count, 'end-oldest', group), [sessions[4]], ['even'])
+      await ends(atMost(count, 'end-least-recently-used', group), [sessions[50]], ['even'])
+      await ends(atMost(count - 1, 'end-least-recently-used', group), [sessions[120], sessions[130]], ['even'])
+      assert.equal((await bench.insertAll([bench.record({ groups: ['even'] })], [atMost(count - 1, 'refuse', group)])).refused.length, 1)
     }
   },
   {
@@ -160,7 +381,7 @@ export const limitRules: readonly Rule[] = [
       assert.equal(await bench.store.count({ sub: 'alice' }), 10)
 
       const evicting = await inParallel(50, async () => await bench.insertAll([bench.record({ sub: 'bob' })], [atMost(10, 'end-oldest')]))
-      const evicted = new Set(evicting.flatMap(outcome => outcome.evicted).map(({ id }) => id))
+      const evicted = new Set(evicting.flatMap(evictedOf).map(({ id }) => id))
       assert.equal(evicted.size, 40, 'each is told once')
       await bench.assertFinds({ sub: 'bob' }, evicting.flatMap(({ inserted }) => inserted).filter(({ id }) => !evicted.has(id)))
     }
@@ -172,7 +393,7 @@ export const limitRules: readonly Rule[] = [
       const old = [await bench.insert({ sub: 'alice' }), await bench.insert({ sub: 'bob' })]
       const records = [bench.record({ sub: 'alice' }), bench.record({ sub: 'bob' })]
       const first = await bench.insertAll(records, [limit], 'op')
-      assert.deepEqual(idsOf(first.evicted), idsOf(old))
+      assert.deepEqual(idsOf(evictedOf(first)), idsOf(old))
       assert.deepEqual(await bench.insertAll(records, [limit], 'op'), first)
       await bench.assertFinds({}, records)
     }

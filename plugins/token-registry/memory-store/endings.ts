@@ -113,5 +113,5 @@ export function isEnded (entry: Entry): entry is EndedEntry {
 }
 
 export function endingOf ({ id, subject: { tenant, sub }, ended: { cause, at } }: EndedEntry): Ending {
-  return { id, tenant, sub, reason: cause.reason, by: cause.by, op: cause.op, at }
+  return { id, tenant, sub, ...cause, at }
 }

@@ -1,6 +1,7 @@
 import type { SessionMeta, SessionRecord } from '../record.ts'
 import type { SessionQuery } from '../store.ts'
 import type { Ended } from './endings.ts'
+import type { Ledger } from './ledger.ts'
 
 /** A session as it lies in memory: meta as JSON, so that what is stored and what is handed out never share an object. */
 export interface Entry extends Omit<SessionRecord, 'tenant' | 'sub' | 'meta' | 'version'> {
@@ -19,9 +20,11 @@ export interface SubjectEntries {
   readonly tenant: string
   readonly sub: string
   readonly entries: Set<Entry>
+  /** What limits count: by group, and all sessions as `''` where a limit has asked. null where there is none. */
+  ledgers: Map<string, Ledger> | null
 }
 
-const NO_SCOPE: readonly string[] = Object.freeze([])
+const NONE: readonly string[] = Object.freeze([])
 
 export function entryOf (record: SessionRecord, subject: SubjectEntries, sequence: number): Entry {
   return {
@@ -29,7 +32,8 @@ export function entryOf (record: SessionRecord, subject: SubjectEntries, sequenc
     subject,
     client: record.client,
     use: record.use,
-    scope: scopeOf(record.scope),
+    scope: listOf(record.scope),
+    groups: listOf(record.groups),
     generation: record.generation,
     revision: record.revision,
     issuedAt: record.issuedAt,
@@ -56,7 +60,8 @@ export function recordOf (entry: Entry): SessionRecord {
     sub: entry.subject.sub,
     client: entry.client,
     use: entry.use,
-    scope: scopeOf(entry.scope),
+    scope: listOf(entry.scope),
+    groups: listOf(entry.groups),
     generation: entry.generation,
     revision: entry.revision,
     issuedAt: entry.issuedAt,
@@ -75,8 +80,8 @@ export function recordOf (entry: Entry): SessionRecord {
 }
 
 /** A copy; of what is empty, the frozen one that all share. */
-export function scopeOf (scope: readonly string[]): readonly string[] {
-  return scope.length === 0 ? NO_SCOPE : scope.slice()
+export function listOf (list: readonly string[]): readonly string[] {
+  return list.length === 0 ? NONE : list.slice()
 }
 
 /** Whether a session is one that a query asks for; its subject is compared elsewhere. */

@@ -1,15 +1,17 @@
 import { setImmediate } from 'node:timers/promises'
 import { SessionConflict, TokenValidation } from '../errors.ts'
+import { judgeLimits, TENANT_GROUP, type Holdings } from '../limits.ts'
 import { deadlineOf, type EndCause, type Ending, type SessionRecord, type Subject } from '../record.ts'
 import { judgeRotation } from '../rotation.ts'
 import type {
-  EndAllQuery, FoundSessions, InsertOptions, InsertOutcome, Page, Presented, RotateOutcome, SessionPatch, SessionQuery, SessionUse,
+  EndAllQuery, EndedSession, FoundSessions, InsertOptions, InsertOutcome, Page, Presented, RotateOutcome, SessionPatch, SessionQuery, SessionUse,
   StoreHealth, TokenStore
 } from '../store.ts'
 import { subjectKey } from '../token.ts'
+import { MemoryDocuments } from './documents.ts'
 import { endingOf, Endings, isEnded, type Ended, type EndedEntry } from './endings.ts'
-import { entryOf, matches, recordOf, scopeOf, type Entry, type SubjectEntries } from './entry.ts'
-import { choose } from './limits.ts'
+import { entryOf, listOf, matches, recordOf, type Entry, type SubjectEntries } from './entry.ts'
+import { Ledger } from './ledger.ts'
 import { Marks } from './marks.ts'
 import { resolveOptions, type MemoryStoreOptions } from './options.ts'
 import { everyCharacter, ShardedMap } from './sharded-map.ts'
@@ -30,6 +32,9 @@ export class MemoryStore implements TokenStore {
   readonly #subjects = new ShardedMap<SubjectEntries>(everyCharacter)
   readonly #endings: Endings
   readonly #marks: Marks
+  readonly documents: MemoryDocuments
+  /** What limits count of a tenant, by tenant and group. */
+  readonly #tenants = new Map<string, Ledger>()
   readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
   readonly #expireListeners = new Set<(session: SessionRecord, ending: Ending) => void>()
   readonly #sweepInterval: number
@@ -38,6 +43,8 @@ export class MemoryStore implements TokenStore {
   #sequence = 0
   /** How many live. */
   #size = 0
+  /** How many went by their deadline. */
+  #expired = 0
 
   /** @throws {TokenOptions} */
   constructor (given: MemoryStoreOptions = {}) {
@@ -45,13 +52,19 @@ export class MemoryStore implements TokenStore {
     this.now = now
     this.#endings = new Endings(now, keepEndings, maxEndings, entry => this.#forget(entry))
     this.#marks = new Marks(now)
+    this.documents = new MemoryDocuments(now)
     this.#sweepInterval = sweepInterval
     this.#bornAt = now()
     this.#sweepTimer = this.#sweepLater(this.#pass(), sweepInterval)
   }
 
-  async insert (records: readonly SessionRecord[], { limits = [], op }: InsertOptions): Promise<InsertOutcome> {
+  async insert (records: readonly SessionRecord[], options: InsertOptions): Promise<InsertOutcome> {
+    const { op, subject: within } = options
     const outcome: InsertOutcome = { inserted: [], evicted: [], refused: [] }
+    if (records.length === 0) {
+      if (within !== undefined) outcome.evicted.push(...this.#evictedBy(op) ?? this.#makeRoom(this.#subjectOf(within), [], options).evicted)
+      return outcome
+    }
     const groups = bySubject(records)
 
     for (const own of groups) {
@@ -59,17 +72,16 @@ export class MemoryStore implements TokenStore {
       const before = this.#storedBefore(own, subject, op)
       if (before !== null) {
         outcome.inserted.push(...before.map(recordOf))
-        const evicted = this.#endings.of(op).filter(entry => entry.subject.key === subject.key)
-        outcome.evicted.push(...evicted.map(recordOf))
+        outcome.evicted.push(...this.#evictedBy(op)?.filter(({ session: { tenant, sub } }) => tenant === subject.tenant && sub === subject.sub) ?? [])
         continue
       }
-      const { victims, refused } = choose(limits.length === 0 ? [] : this.#liveOf(subject), own, limits)
-      const refusal = this.#refusal(own, subject) ?? refused
-      if (refusal !== null) {
-        outcome.refused.push({ ...refusal, tenant: subject.tenant, sub: subject.sub, ids: own.map(({ id }) => id) })
+      const refusal = this.#refusal(own, subject)
+      const { evicted, refused } = refusal === null ? this.#makeRoom(subject, own, options) : { evicted: [], refused: refusal }
+      if (refused !== null) {
+        outcome.refused.push({ ...refused, tenant: subject.tenant, sub: subject.sub, ids: own.map(({ id }) => id) })
         continue
       }
-      outcome.evicted.push(...this.#endEntries(victims, { reason: 'limit', by: null, op }))
+      outcome.evicted.push(...evicted)
       for (const record of own) outcome.inserted.push(recordOf(this.#add(record, subject)))
     }
 
@@ -87,20 +99,25 @@ export class MemoryStore implements TokenStore {
     if (entry === undefined) return null
 
     const meta = patch.meta === undefined ? entry.meta : JSON.stringify(patch.meta)
-    const scope = patch.scope === undefined ? entry.scope : scopeOf(patch.scope)
+    const scope = patch.scope === undefined ? entry.scope : listOf(patch.scope)
+    const groups = patch.groups === undefined ? entry.groups : listOf(patch.groups)
     const idleTimeout = patch.idleTimeout === undefined ? entry.idleTimeout : patch.idleTimeout
     const version = patch.version ?? entry.version
     if (revision !== undefined && revision !== entry.revision) {
       // A repeated update finds its own work done.
       const done = revision === entry.revision - 1 && meta === entry.meta && idleTimeout === entry.idleTimeout &&
-        version === entry.version && scope.join(' ') === entry.scope.join(' ')
+        version === entry.version && scope.join(' ') === entry.scope.join(' ') && groups.join(' ') === entry.groups.join(' ')
       if (done) return recordOf(entry)
       throw new SessionConflict()
     }
 
     // Uses are written late: another timeout counts from now.
     const lastUsedAt = patch.idleTimeout === undefined ? entry.lastUsedAt : Math.max(entry.lastUsedAt, this.now())
-    Object.assign(entry, { meta, scope, idleTimeout, version, lastUsedAt, revision: entry.revision + 1 })
+    // Its deadline may come nearer, which a ledger has to be told.
+    const counts = patch.groups !== undefined || patch.idleTimeout !== undefined
+    if (counts) this.#unlist(entry)
+    Object.assign(entry, { meta, scope, groups, idleTimeout, version, lastUsedAt, revision: entry.revision + 1 })
+    if (counts) this.#list(entry)
     this.#invalidate([id])
     return recordOf(entry)
   }
@@ -201,6 +218,22 @@ export class MemoryStore implements TokenStore {
     return count
   }
 
+  async * subjects (tenant?: string): AsyncGenerator<Subject> {
+    let until = performance.now() + SLICE
+    for (const [, subject] of this.#subjects) {
+      if (performance.now() > until) {
+        await setImmediate()
+        until = performance.now() + SLICE
+      }
+      const asked = tenant === undefined || subject.tenant === tenant
+      if (asked && [...subject.entries].some(entry => entry.use !== 'once' && this.#lives(entry))) yield { tenant: subject.tenant, sub: subject.sub }
+    }
+  }
+
+  figures (): Record<string, number> {
+    return { sessions: this.#size, removed: this.#expired }
+  }
+
   async mark (purpose: string, key: string, expiresAt: number): Promise<boolean> {
     return this.#marks.add(purpose, key, expiresAt)
   }
@@ -229,6 +262,8 @@ export class MemoryStore implements TokenStore {
     this.#subjects.clear()
     this.#endings.clear()
     this.#marks.clear()
+    this.documents.clear()
+    this.#tenants.clear()
     this.#size = 0
   }
 
@@ -253,8 +288,46 @@ export class MemoryStore implements TokenStore {
     return false
   }
 
-  #liveOf (subject: SubjectEntries): Entry[] {
-    return [...subject.entries].filter(entry => this.#lives(entry))
+  /** Ends what stands in the way of new sessions, or says what refuses them. */
+  #makeRoom (subject: SubjectEntries, own: readonly SessionRecord[], options: InsertOptions) {
+    const { limits = [], endOthers = [], op } = options
+    if (limits.length + endOthers.length === 0) return { evicted: [], refused: null }
+    const { victims, refused } = judgeLimits(this.#holdingsOf(subject), own, options)
+    const evicted = Array.from(victims, ([entry, cause]) => {
+      this.#endEntries([entry], { ...cause, op }, false)
+      return endedOf(entry as EndedEntry) // it has just ended
+    })
+    return { evicted, refused }
+  }
+
+  #holdingsOf (subject: SubjectEntries): Holdings<Entry> {
+    const settled = (ledger: Ledger): Ledger => {
+      ledger.settle(entry => this.#lives(entry), this.now())
+      return ledger
+    }
+    return {
+      counted: (group = '') => settled(this.#ledgerOf(subject, group)),
+      countedOfTenant: (group = '') => settled(this.#tenants.get(`${subject.tenant}\n${group}`) ?? new Ledger()),
+      named: ids => [...new Set(ids)].map(id => this.#alive(id)).filter(entry => entry !== undefined && entry.use !== 'once' && entry.subject === subject) as Entry[] // none that is undefined
+    }
+  }
+
+  /** The ledger of all sessions is made when it is asked for; those of groups, by the sessions that have them. */
+  #ledgerOf (subject: SubjectEntries, group: string): Ledger {
+    const known = subject.ledgers?.get(group)
+    if (known !== undefined) return known
+    const ledger = new Ledger()
+    if (group === '') {
+      for (const entry of subject.entries) if (entry.use !== 'once') ledger.add(entry)
+      subject.ledgers ??= new Map()
+      subject.ledgers.set('', ledger)
+    }
+    return ledger
+  }
+
+  #evictedBy (op: string): EndedSession[] | null {
+    const entries = this.#endings.of(op)
+    return entries.length === 0 ? null : entries.map(endedOf)
   }
 
   #add (record: SessionRecord, subject: SubjectEntries): Entry {
@@ -262,8 +335,39 @@ export class MemoryStore implements TokenStore {
     this.#sessions.set(entry.id, entry)
     this.#subjects.set(subject.key, subject)
     subject.entries.add(entry)
+    this.#list(entry)
     this.#size++
     return entry
+  }
+
+  /** Has limits count it. */
+  #list (entry: Entry): void {
+    const { subject, groups, use } = entry
+    if (use === 'once') return
+    subject.ledgers?.get('')?.add(entry)
+    if (groups.length > 0) subject.ledgers ??= new Map()
+    for (const group of groups) {
+      const [ledgers, name] = this.#placeOf(group, subject)
+      const ledger = ledgers?.get(name) ?? new Ledger()
+      ledgers?.set(name, ledger)
+      ledger.add(entry)
+    }
+  }
+
+  #unlist (entry: Entry): void {
+    const { subject, groups } = entry
+    subject.ledgers?.get('')?.delete(entry)
+    for (const group of groups) {
+      const [ledgers, name] = this.#placeOf(group, subject)
+      const ledger = ledgers?.get(name)
+      ledger?.delete(entry)
+      if (ledger?.size === 0) ledgers?.delete(name)
+    }
+  }
+
+  /** Where the ledger of a group is, and its name there. */
+  #placeOf (group: string, subject: SubjectEntries): [Map<string, Ledger> | null, string] {
+    return group.startsWith(TENANT_GROUP) ? [this.#tenants, `${subject.tenant}\n${group}`] : [subject.ledgers, group]
   }
 
   /** What this very operation stored already, also where it has ended since: a repetition revives nothing. */
@@ -295,7 +399,7 @@ export class MemoryStore implements TokenStore {
   /** Not in the index before its first session is. */
   #subjectOf ({ tenant, sub }: Subject): SubjectEntries {
     const key = subjectKey({ tenant, sub })
-    return this.#subjects.get(key) ?? { key, tenant, sub, entries: new Set() }
+    return this.#subjects.get(key) ?? { key, tenant, sub, entries: new Set(), ledgers: null }
   }
 
   #cameOf (origin: Entry): Entry[] {
@@ -324,6 +428,7 @@ export class MemoryStore implements TokenStore {
     const reason = at === entry.expiresAt ? 'expired' : 'idle'
     const expired = this.#markEnded(entry, this.#endings.ended({ reason, by: null, op: `${reason}:${entry.id}` }, at))
     this.#endings.addExpired(expired)
+    this.#expired++
     this.#invalidate([entry.id])
     for (const listener of this.#expireListeners) listener(recordOf(expired), endingOf(expired))
   }
@@ -331,6 +436,7 @@ export class MemoryStore implements TokenStore {
   #markEnded (entry: Entry, ended: Ended): EndedEntry {
     const { subject } = entry
     subject.entries.delete(entry)
+    this.#unlist(entry)
     if (subject.entries.size === 0) this.#subjects.delete(subject.key)
     this.#size--
     entry.ended = ended
@@ -369,6 +475,7 @@ export class MemoryStore implements TokenStore {
     for (const [, entry] of this.#sessions) yield !isEnded(entry) && !this.#lives(entry)
     yield * this.#endings.sweep()
     yield * this.#marks.sweep()
+    yield * this.documents.sweep()
   }
 
   #sweepLater (pass: Generator<boolean, undefined>, delay: number): NodeJS.Timeout {
@@ -384,6 +491,10 @@ export class MemoryStore implements TokenStore {
     }, delay).unref()
     return this.#sweepTimer
   }
+}
+
+function endedOf (entry: EndedEntry): EndedSession {
+  return { session: recordOf(entry), ending: endingOf(entry) }
 }
 
 /** @see MemoryStore */
