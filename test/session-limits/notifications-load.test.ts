@@ -1,0 +1,158 @@
+import { execFile } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { Agent, get } from 'node:http'
+import { createServer, type AddressInfo } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import Fastify from 'fastify'
+import t, { type Test } from 'tap'
+import type { NotificationDraft } from '../../plugins/session-limits/notifications/event.ts'
+import { Notifications } from '../../plugins/session-limits/notifications/notifications.ts'
+import { resolveNotificationOptions } from '../../plugins/session-limits/notifications/options.ts'
+import { webhookChannel } from '../../plugins/session-limits/notifications/webhook.ts'
+import { memoryStore } from '../../plugins/token-registry/index.ts'
+import { childEnv } from '../support/child-env.ts'
+
+const MANY = 10_000
+const QUEUE = 500
+const MiB = 1024 * 1024
+
+setFlagsFromString('--expose-gc')
+const collect: () => void = runInNewContext('gc')
+
+let count = 0
+
+/** A notification like no other, of more than 4 KiB. */
+function newDraft (): NotificationDraft {
+  count++
+  const session = { id: `session-${count}`, client: null, issuedAt: 0, ipAddress: '203.0.113.7', userAgent: randomBytes(2048).toString('hex') }
+  return { type: 'new-device', tenant: '', sub: `user-${count}`, at: 0, session, device: null, detail: {} }
+}
+
+/** The port of a server that takes connections and says nothing, or of none. */
+async function deadPort (t: Test, how: 'refuses' | 'hangs'): Promise<number> {
+  const server = createServer(socket => {
+    socket.on('error', () => {})
+    t.teardown(() => socket.destroy())
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const { port } = server.address() as AddressInfo
+  if (how === 'hangs') t.teardown(() => { server.close() })
+  else await promisify(server.close.bind(server))()
+  return port
+}
+
+async function deadWebhook (t: Test, how: 'refuses' | 'hangs') {
+  const store = memoryStore()
+  const log: string[] = []
+  const channel = webhookChannel({ url: `http://127.0.0.1:${await deadPort(t, how)}`, secret: randomBytes(32).toString('base64'), allowPrivate: true })
+  const notifications = new Notifications(resolveNotificationOptions({ queue: QUEUE, flush: 0, channels: [channel] }), {
+    mark: async (...mark) => await store.mark(...mark),
+    now: Date.now,
+    log: (_, message) => { log.push(message) }
+  })
+  t.teardown(async () => {
+    await notifications.close()
+    await store.close()
+  })
+  return { notifications, log }
+}
+
+for (const how of ['refuses', 'hangs'] as const) {
+  t.test(`10,000 notifications against a webhook that ${how}`, async t => {
+    t.test('all at once: the queue is full, the others are dropped and counted, and the caller goes on', async t => {
+      const { notifications, log } = await deadWebhook(t, how)
+      const drafts = Array.from({ length: MANY }, newDraft)
+      const start = performance.now()
+      for (const draft of drafts) notifications.notify(draft)
+      const took = performance.now() - start
+      t.ok(took < 1000, `${took} ms`)
+      t.match(notifications.stats, { queued: QUEUE, dropped: MANY - QUEUE, sent: 0 })
+      t.equal(log.length, 1)
+    })
+
+    t.test('over time: no more is queued than there is room for, and memory is bounded', async t => {
+      const { notifications, log } = await deadWebhook(t, how)
+      collect()
+      const before = process.memoryUsage().heapUsed
+      let most = 0
+      for (let i = 0; i < MANY; i++) {
+        notifications.notify(newDraft())
+        most = Math.max(most, notifications.stats.queued)
+        if (i % 10 === 0) await setImmediate()
+      }
+      collect()
+      const grown = process.memoryUsage().heapUsed - before
+      const { queued, failed, dropped, ...rest } = notifications.stats
+      t.ok(most <= 2 * QUEUE, 'its queue, and the one in front of the store')
+      t.ok(grown < 2 * QUEUE * 8192 + 8 * MiB, `${grown / MiB} MiB`)
+      t.equal(queued + failed + dropped, MANY, 'none is forgotten')
+      t.ok(dropped > MANY / 2)
+      t.strictSame(rest, { sent: 0, duplicates: 0, limited: 0 })
+      t.ok(log.length <= 2)
+    })
+
+    t.test('no request is slower', async t => {
+      const { notifications } = await deadWebhook(t, how)
+      const app = Fastify()
+      t.teardown(() => app.close())
+      app.get('/quiet', async () => ({ device: newDraft().session?.id }))
+      app.get('/notifying', async () => {
+        const draft = newDraft()
+        notifications.notify(draft)
+        return { device: draft.session?.id }
+      })
+      await app.listen({ port: 0, host: '127.0.0.1' })
+      const agent = new Agent({ keepAlive: true, maxSockets: 10 })
+      t.teardown(() => agent.destroy())
+      const { port } = app.server.address() as AddressInfo
+
+      /** Time of the processor, in ms, for 400 requests, ten at a time: the best of five, so that what else the machine does is not in it. */
+      async function cost (path: string): Promise<number> {
+        const costs: number[] = []
+        for (let round = 0; round < 5; round++) {
+          const before = process.cpuUsage()
+          await Promise.all(Array.from({ length: 10 }, async () => {
+            for (let i = 0; i < 40; i++) {
+              const [response] = await once(get({ port, path, agent }), 'response')
+              if (response.statusCode !== 200) t.fail(`answered ${response.statusCode}`)
+              await once(response.resume(), 'end')
+            }
+          }))
+          const { user, system } = process.cpuUsage(before)
+          costs.push((user + system) / 1000)
+        }
+        return Math.min(...costs)
+      }
+
+      for (const path of ['/quiet', '/quiet']) await cost(path) // what is run for the first time is slow
+      const quiet = await cost('/quiet')
+      for (let i = 0; i < MANY; i++) notifications.notify(newDraft())
+      const ratio = await cost('/notifying') / quiet
+      t.ok(ratio < 2, `${ratio} times as much`)
+    })
+  })
+}
+
+t.test('a process that has closed ends, whatever its channels do, and one that has not is not kept', async t => {
+  const here = new URL('../../plugins/session-limits/notifications/', import.meta.url)
+  const port = await deadPort(t, 'hangs')
+  const script = (close: boolean) => `
+    const { Notifications } = await import(${JSON.stringify(new URL('notifications.ts', here).href)})
+    const { resolveNotificationOptions } = await import(${JSON.stringify(new URL('options.ts', here).href)})
+    const { webhookChannel } = await import(${JSON.stringify(new URL('webhook.ts', here).href)})
+    const channels = [() => new Promise(() => {}), () => { throw new Error('later') }]
+    if (${close}) channels.push(webhookChannel({ url: 'http://127.0.0.1:${port}', secret: 'Zm9ydHktdHdvIGlzIHRoZSBhbnN3ZXIgdG8gZXZlcnl0aGluZw==', allowPrivate: true, timeout: '1m' }))
+    const notifications = new Notifications(resolveNotificationOptions({ flush: 50, timeout: '1m', pause: '5m', channels }), { mark: async () => true, now: Date.now, log: () => {} })
+    notifications.notify({ type: 'all-ended', tenant: '', sub: 'alice', at: 0, session: null, device: null, detail: {} })
+    await new Promise(resolve => setTimeout(resolve, 100))
+    if (${close}) await notifications.close()
+    console.log(notifications.stats.queued)`
+  for (const [close, queued] of [[true, 0], [false, 2]] as const) {
+    const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', '--conditions=@fastify-token-registry/source', '--input-type=module', '--eval', script(close)], { cwd: new URL('../..', import.meta.url), env: childEnv, timeout: 20_000 })
+    t.equal(stdout, `${queued}\n`)
+  }
+})

@@ -1,0 +1,205 @@
+import { once } from 'node:events'
+import t from 'tap'
+import type { Channel, Notification } from '../../plugins/session-limits/index.ts'
+import sessionLimits from '../../plugins/session-limits/index.ts'
+import { memoryStore } from '../../plugins/token-registry/index.ts'
+import { build } from '../support/build.ts'
+import { Clock } from '../support/clock.ts'
+import { without } from '../support/decorated.ts'
+import { limited, type Limited } from '../support/limited.ts'
+
+const alice = { tenant: '', sub: 'alice' }
+
+/** What a channel is told, and a way to wait for the next one. */
+function recordingChannel (): { channel: Channel, told: Notification[], next: () => Promise<Notification> } {
+  const told: Notification[] = []
+  const events = new EventTarget()
+  let read = 0
+  return {
+    told,
+    channel: notification => {
+      told.push(notification)
+      events.dispatchEvent(new Event('told'))
+    },
+    next: async () => {
+      while (told.length <= read) await once(events, 'told')
+      return told[read++] as Notification // there are more than were read
+    }
+  }
+}
+
+async function signIn ({ app }: Limited, headers: Record<string, string> = {}, remoteAddress = '192.0.2.1') {
+  const answer = await app.inject({ method: 'POST', url: '/login', headers, remoteAddress })
+  const { 'device-token': token, 'set-cookie': cookie } = answer.headers
+  return { answer, session: answer.json().session, token: token as string | undefined, cookie: cookie as string | undefined }
+}
+
+t.test('a session that a request starts is on the device that it shows; a new one is given by the answer', async t => {
+  const server = await limited(t, { devices: true })
+  const first = await signIn(server, { 'user-agent': 'curl/8' })
+  t.match(first.token, /^dev_[\w-]{43}$/)
+  t.match(first.cookie, new RegExp(`^__Host-device=${first.token};.*HttpOnly; Secure; SameSite=Lax$`))
+  t.match(first.session.meta.deviceId, /^[\w-]{22}$/)
+
+  const byHeader = await signIn(server, { 'device-token': first.token ?? '' })
+  const byCookie = await signIn(server, { cookie: `__Host-device=${first.token}` })
+  t.equal(byHeader.session.meta.deviceId, first.session.meta.deviceId)
+  t.equal(byCookie.session.meta.deviceId, first.session.meta.deviceId)
+  const other = await signIn(server, { cookie: '__Host-device=forged' })
+  t.not(other.session.meta.deviceId, first.session.meta.deviceId)
+
+  const browser = await signIn(server, { 'sec-fetch-site': 'same-origin' })
+  t.ok(browser.cookie)
+  t.equal(browser.token, undefined, 'what a cookie keeps from scripts is in no header')
+
+  const { answer } = await signIn(server, { 'device-token': `${first.token}x` })
+  t.match(answer.json(), { statusCode: 400, code: 'FST_SESSION_DEVICE' })
+  t.notMatch(answer.body, first.token ?? '')
+  const me = await server.app.inject({ url: '/open', headers: { 'device-token': 'forged' } })
+  t.equal(me.statusCode, 200, 'nobody looks where nobody signs in')
+})
+
+t.test('a device that the handler names itself is taken as it is, and kept in no list', async t => {
+  const { app, errors } = await limited(t, { devices: true })
+  app.post('/own', async request => await request.startSession({ sub: 'alice', meta: { deviceId: 'kiosk 7' } }))
+  const answer = await app.inject({ method: 'POST', url: '/own' })
+  t.equal(answer.json().session.meta.deviceId, 'kiosk 7')
+  t.equal(answer.headers['set-cookie'], undefined)
+  await app.close()
+  t.same(errors, [])
+})
+
+t.test('devices that were signed in with are listed, and a trusted one can have limits and lifetimes of its own', async t => {
+  const server = await limited(t, {
+    devices: true,
+    limits: [{ per: 'device', max: async session => (await session.device())?.trusted === true ? 2 : 1, onExceed: 'refuse', group: async session => (await session.device())?.trusted === true ? 'trusted' : 'plain' }],
+    lifetimes: { trusted: { ttl: '90d' }, plain: { ttl: '1d' } }
+  })
+  const { app, live } = server
+  const { devices } = app.sessionLimits
+  const { session, token = '' } = await signIn(server, { 'user-agent': 'curl/8' })
+  const id = session.meta.deviceId
+  while ((await devices.list(alice)).length === 0) await new Promise(setImmediate)
+  t.match(await devices.list(alice), [{ id, name: 'curl', trusted: false, ipAddress: '192.0.2.1', firstSeenAt: session.issuedAt }])
+  t.equal(session.expiresAt - session.issuedAt, 86_400_000)
+
+  await signIn(server, { 'device-token': token })
+  t.equal((await live()).length, 1, 'it replaced its own')
+  await devices.trust(alice, id)
+  const trusted = [await signIn(server, { 'device-token': token }), await signIn(server, { 'device-token': token })]
+  t.equal(trusted[0]?.session.expiresAt - trusted[0]?.session.issuedAt, 90 * 86_400_000)
+  t.equal((await live()).length, 3, 'one of before, and two')
+  t.equal(await devices.signOut(alice, id), 3)
+  t.same(await live(), [])
+})
+
+t.test('a store without a place for documents is no obstacle: this process remembers', async t => {
+  const clock = new Clock()
+  const store = memoryStore({ now: clock.now })
+  t.teardown(() => store.close())
+  const app = await build(t, { store: without(store, 'documents') })
+  await app.register(sessionLimits, { devices: true })
+  const { id } = app.sessionLimits.devices.recognise({ headers: {} })
+  await app.sessionLimits.devices.see(alice, id)
+  t.equal((await app.sessionLimits.devices.list(alice)).length, 1)
+})
+
+t.test('who signs in from a new device or network is told, and who signs in for the first time is not', async t => {
+  const { channel, told, next } = recordingChannel()
+  const server = await limited(t, { devices: true, notifications: { channels: [channel] } })
+  const { devices } = server.app.sessionLimits
+  const seen = async (count: number) => { while ((await devices.list(alice)).length < count) await new Promise(setImmediate) }
+  const { token = '' } = await signIn(server)
+  await seen(1)
+
+  const second = await signIn(server, { 'user-agent': 'curl/8' })
+  t.match(await next(), {
+    type: 'new-device', sub: 'alice', session: { id: second.session.id, ipAddress: '192.0.2.1', userAgent: 'curl/8' }, device: { id: second.session.meta.deviceId, name: 'curl' }
+  })
+  await signIn(server, { 'device-token': token }, '192.0.2.77')
+  const elsewhere = await signIn(server, { 'device-token': token }, '198.51.100.1')
+  t.match(await next(), { type: 'new-network', session: { id: elsewhere.session.id, ipAddress: '198.51.100.1' } })
+  await server.issue({ use: 'once' })
+  await server.app.close()
+  t.equal(told.length, 2)
+  t.notMatch(JSON.stringify(told), /trs_|dev_/)
+})
+
+t.test('what ended sessions that their owner did not end is told, once', async t => {
+  const { channel, told, next } = recordingChannel()
+  const { app, issue, registry, clock } = await limited(t, { limits: [{ per: 'user', max: 2, onExceed: 'end-oldest' }], notifications: { channels: [channel] } })
+  const { session: first } = await issue()
+  await issue()
+  const { session: third, token } = await issue()
+  t.match(await next(), { type: 'ended-by-limit', sub: 'alice', session: { id: first.id }, detail: { reason: 'limit', limit: 'per user' } })
+
+  await registry.rotate(token)
+  clock.advance(60_000)
+  await registry.rotate(token).catch(() => {})
+  t.match(await next(), { type: 'ended-by-reuse', session: { id: third.id }, detail: { reason: 'reuse_recent' } })
+
+  const { session: fourth } = await issue()
+  await registry.revokeById(fourth.id, 'revoked', { by: 'alice' })
+  await registry.revokeById((await issue()).session.id, 'revoked')
+  const { session: fifth } = await issue()
+  await registry.revokeById(fifth.id, 'revoked', { by: 'root' })
+  t.match(await next(), { type: 'ended-by-administrator', sub: 'alice', session: null, detail: { reason: 'revoked', by: 'root', count: 1 } })
+
+  await issue()
+  await registry.revokeAll({ sub: 'alice', by: 'alice' })
+  t.match(await next(), { type: 'all-ended', detail: { count: 2 } })
+  await issue()
+  await issue()
+  await registry.revokeAll({ sub: 'alice', by: 'root' })
+  t.match(await next(), { type: 'ended-by-administrator', detail: { by: 'root', count: 2 } })
+  await issue()
+  await registry.revokeAll({ sub: 'alice', by: 'alice', reason: 'password_changed' })
+  t.match(await next(), { type: 'password-changed', detail: { count: 1 } })
+  await issue()
+  await registry.revokeAll({ sub: 'alice', by: 'alice', reason: 'password_changed' })
+  await issue({ use: 'once' })
+  await app.close()
+  t.equal(told.length, 6)
+})
+
+t.test('figures of notifications are among those of the registry', async t => {
+  const { channel, next } = recordingChannel()
+  const { registry, issue } = await limited(t, { limits: [{ per: 'user', max: 1, onExceed: 'end-oldest' }], notifications: { channels: [channel] } })
+  await issue()
+  await issue()
+  await next()
+  while (registry.stats.read()['notifications']?.['sent'] !== 1) await new Promise(setImmediate)
+  t.match(registry.stats.read(), { notifications: { sent: 1, dropped: 0 }, devices: { unnotedDevices: 0 }, ended: { limit: 1 } })
+})
+
+t.test('what watches a session is told when it ends, in whichever way, and once', async t => {
+  const { issue, registry, clock } = await limited(t, { limits: [{ per: 'client', max: 1, onExceed: 'end-oldest' }] })
+  const told: Array<[string, string | undefined]> = []
+  const watch = async (name: string, data: object = {}) => {
+    const issued = await issue({ client: name, ...data })
+    const stop = registry.watch(issued.session.id, ending => told.push([name, ending?.reason]))
+    return { ...issued, stop }
+  }
+  const heard = async (count: number) => { while (told.length < count) await new Promise(setImmediate) }
+
+  const revoked = await watch('revoked')
+  await registry.revokeById(revoked.session.id)
+  await heard(1)
+  await watch('limit')
+  await issue({ client: 'limit' })
+  await heard(2)
+  const [all, stopped] = [await watch('all'), await watch('stopped')]
+  registry.watch(all.session.id, () => { throw new Error('of no one\'s concern') })
+  registry.watch(all.session.id, () => told.push(['a second one', undefined]))
+  stopped.stop()
+  await registry.revokeAll({ sub: 'alice', except: [] })
+  await heard(4)
+  const brief = await watch('brief', { ttl: 1000 })
+  clock.advance(1000)
+  await registry.getById(brief.session.id)
+  await heard(5)
+  registry.watch(brief.session.id, ending => told.push(['too late', ending?.reason]))
+  registry.watch('x'.repeat(24), ending => told.push(['never', ending?.reason]))
+  await heard(7)
+  t.same(told, [['revoked', 'revoked'], ['limit', 'limit'], ['all', 'revoked'], ['a second one', undefined], ['brief', 'expired'], ['too late', 'expired'], ['never', undefined]])
+})
