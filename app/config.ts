@@ -4,7 +4,7 @@ import { parseEnv } from 'node:util'
 import createError from '@fastify/error'
 import { envSchema } from 'env-schema'
 import type { JwtKey } from 'fastify-token-registry/session-jwt'
-import { baseUrl, delay, origins, pageUrl, privateKey, rateLimit, secrets, trustedProxies, type RateLimit } from './config/values.ts'
+import { baseUrl, delay, origins, pageUrl, privateKey, rateLimit, secrets, sessionLimit, trustedProxies, webhookUrl, type RateLimit } from './config/values.ts'
 import { redisUrl, type RedisPlace } from './config/redis-url.ts'
 import { aSecret, formats, variables, type Variables } from './config/variables.ts'
 
@@ -36,6 +36,13 @@ export interface Config {
   readonly corsOrigin: readonly string[] | '*' | false
   readonly trustProxy: readonly string[] | boolean
   readonly rateLimits: { readonly global: RateLimit | false, readonly auth: RateLimit | false }
+  readonly sessionLimits: {
+    /** false for any number */
+    readonly perUser: number | false
+    readonly perDevice: number | false
+    readonly onExceed: Variables['SESSION_LIMIT_STRATEGY']
+  }
+  readonly webhook: { readonly url: string, readonly secret: string } | null
   readonly shutdownDelayMs: number
   readonly logLevel: Variables['LOG_LEVEL']
 }
@@ -79,6 +86,8 @@ export function loadConfig (env: Environment): Config {
     corsOrigin: origins(values.CORS_ORIGIN),
     trustProxy: trustedProxies(values.TRUST_PROXY),
     rateLimits: { global: rateLimit(values.RATE_LIMIT_GLOBAL), auth: rateLimit(values.RATE_LIMIT_AUTH) },
+    sessionLimits: { perUser: sessionLimit(values.SESSION_LIMIT), perDevice: sessionLimit(values.SESSION_LIMIT_DEVICE), onExceed: values.SESSION_LIMIT_STRATEGY },
+    webhook: webhook(values),
     shutdownDelayMs: delay(values.SHUTDOWN_DELAY),
     logLevel: values.LOG_LEVEL
   })
@@ -87,6 +96,10 @@ export function loadConfig (env: Environment): Config {
 function jwtKey ({ JWT_SECRET: secret, JWT_PRIVATE_KEY: pem }: Variables): JwtKey | null {
   if (pem !== undefined) return privateKey(pem)
   return secret === undefined ? null : { secret }
+}
+
+function webhook ({ NOTIFY_WEBHOOK_URL: url, NOTIFY_WEBHOOK_SECRET: secret }: Variables): Config['webhook'] {
+  return url === undefined || secret === undefined ? null : { url: webhookUrl(url), secret }
 }
 
 function administrator ({ ADMIN_EMAIL: email, ADMIN_PASSWORD: password }: Variables): Config['administrator'] {
@@ -130,6 +143,7 @@ function conflicts (env: Environment): string[] {
   const faults: string[] = []
   if (isSet('JWT_SECRET') && isSet('JWT_PRIVATE_KEY')) faults.push('JWT_SECRET and JWT_PRIVATE_KEY are both set: set one of them')
   if (isSet('ADMIN_EMAIL') !== isSet('ADMIN_PASSWORD')) faults.push('ADMIN_EMAIL and ADMIN_PASSWORD go together: set both or none')
+  if (isSet('NOTIFY_WEBHOOK_URL') !== isSet('NOTIFY_WEBHOOK_SECRET')) faults.push('NOTIFY_WEBHOOK_URL and NOTIFY_WEBHOOK_SECRET go together: set both or none')
   if (isSet('SMTP_URL') && !isSet('MAIL_FROM')) faults.push('MAIL_FROM is not set: SMTP_URL needs a sender')
   if (env['NODE_ENV'] === 'production') {
     if (!isSet('TOKEN_SECRET')) faults.push(`TOKEN_SECRET is not set: production does not start on a generated secret, set ${aSecret}`)

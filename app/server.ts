@@ -4,6 +4,7 @@ import fastifyJwt from '@fastify/jwt'
 import Fastify, { type FastifyInstance } from 'fastify'
 import tokenRegistry, { type MemoryStoreOptions, memoryStore } from 'fastify-token-registry'
 import redisStore, { StoreAbsent } from 'fastify-token-registry/redis-store'
+import sessionLimits, { webhookChannel, type LimitOption } from 'fastify-token-registry/session-limits'
 import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
 import strictInput, { strictServerOptions } from 'fastify-token-registry/strict-input'
 import { adminRoutes } from './admin/routes.ts'
@@ -13,12 +14,14 @@ import { createAuth } from './auth/auth.ts'
 import type { Config } from './config.ts'
 import { openDatabase } from './database/database.ts'
 import { healthRoutes } from './health/routes.ts'
+import { deviceRoutes } from './devices/routes.ts'
 import docs from './http/docs.ts'
 import errors from './http/errors.ts'
 import { logOptions } from './http/log.ts'
 import rateLimits from './http/rate-limits.ts'
 import { unreadableUrls } from './http/unreadable-urls.ts'
 import { loadKeys } from './keys.ts'
+import { mailChannel } from './notifications/mail-channel.ts'
 import { createMailer } from './mail/mailer.ts'
 import { createPasswords } from './passwords/passwords.ts'
 import { RedisStart } from './sessions/errors.ts'
@@ -29,6 +32,8 @@ import { createUsers } from './users/users.ts'
 /** Access tokens live this long, refresh tokens (and with them the session) that long. */
 const ACCESS_TTL = '15m'
 const SESSION_TTL = '7d'
+/** The same for who asks to stay signed in. */
+const REMEMBERED_TTL = '90d'
 
 export interface ServerOptions {
   config: Config
@@ -89,15 +94,23 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
       ttl: SESSION_TTL,
       ...now !== undefined && config.redis === null && { store: memoryStore({ now }) }
     })
+    await app.register(sessionLimits, {
+      limits: limitsOf(config.sessionLimits),
+      lifetimes: { default: { ttl: SESSION_TTL, remember: { ttl: REMEMBERED_TTL } } },
+      // Browsers take secure cookies from this machine too.
+      devices: { cookie: true },
+      notifications: { channels: [mailChannel(users, mailer), ...config.webhook === null ? [] : [webhookChannel(config.webhook)]] }
+    })
     await app.register(fastifyJwt, { namespace: 'access', ...jwtKeys(keys.jwtKey) })
     await app.register(sessionJwt, { namespace: 'access', ttl: ACCESS_TTL, issuer: config.publicUrl ?? 'fastify-token-registry', audience: 'api' })
 
-    const auth = createAuth({ registry: app.tokenRegistry, users, passwords, mailer, sessionJwt: app.sessionJwt, urls: config, log: app.log })
+    const auth = createAuth({ registry: app.tokenRegistry, users, passwords, mailer, sessionJwt: app.sessionJwt, notifications: app.sessionLimits.notifications, urls: config, log: app.log })
     app.addHook('onClose', () => auth.close())
     if (config.administrator !== null) await auth.ensureAdministrator(config.administrator)
 
     await app.register(authRoutes, { prefix: '/api/auth', auth, rateLimit: config.rateLimits.auth })
     await app.register(sessionRoutes, { prefix: '/api/sessions' })
+    await app.register(deviceRoutes, { prefix: '/api/devices' })
     await app.register(adminRoutes, { prefix: '/api/admin', users })
     await app.register(healthRoutes, { prefix: '/health', database, state })
     await app.ready()
@@ -106,4 +119,9 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     throw error instanceof StoreAbsent ? new RedisStart(error.cause instanceof Error ? error.cause.message : '', { cause: error }) : error
   }
   return { app, drain: () => { state.draining = true } }
+}
+
+function limitsOf ({ perUser, perDevice, onExceed }: Config['sessionLimits']): LimitOption[] {
+  const limits = [{ per: 'user', max: perUser }, { per: 'device', max: perDevice }] as const
+  return limits.flatMap(({ per, max }): LimitOption[] => max === false ? [] : [{ per, max, onExceed }])
 }

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import fastifyCookie from '@fastify/cookie'
 import type { JWT } from '@fastify/jwt'
@@ -73,7 +74,7 @@ t.test('map-store keeps the contract', async t => {
   await import('../examples/map-store-rules.ts')
   let time = 1_700_000_000_000
   const open = () => ({ store: mapStore(() => time), advance: async (ms: number) => { time += ms }, close: async () => {} })
-  for (const { name, run } of storeContract(open, { lacks: ['update', 'touch', 'endAll', 'ending', 'onExpire'] })) await t.test(name, run)
+  for (const { name, run } of storeContract(open, { lacks: ['update', 'touch', 'endAll', 'ending', 'onExpire', 'documents'] })) await t.test(name, run)
 
   const { store, advance } = open()
   const insert = async () => await store.insert([sessionRecord({ issuedAt: time, expiresAt: time + 1000 })], { op: String(time) })
@@ -272,4 +273,53 @@ t.test('two-instances', async t => {
   await app.inject({ method: 'POST', url: '/logout', headers: bearer(token) })
   t.equal(await status(app), 401, 'at once')
   await until('the other has heard of it', [], async () => await status(other) === 401)
+})
+
+t.test('session-limits', async t => {
+  const { app } = await example(t, () => import('../examples/session-limits.ts'))
+  const login = async (client: string, query = '') => await app.inject({ method: 'POST', url: `/login/${client}${query}` })
+  const live = async (client: string) => (await app.tokenRegistry.list({ sub: 'ada', client })).sessions.map(({ id }) => id).reverse()
+  for (const client of ['rolling', 'active', 'strict']) {
+    const [first, second] = [(await login(client)).json(), (await login(client)).json()]
+    while (app.tokenRegistry.now() <= second.session.issuedAt) await setImmediate()
+    await app.tokenRegistry.rotate(first.token)
+    const third = await login(client)
+    const left = await live(client)
+    t.equal(left.length, 2)
+    t.equal(third.statusCode, client === 'strict' ? 429 : 200)
+    t.equal(left.includes(first.session.id), client !== 'rolling')
+    t.equal(left.includes(second.session.id), client !== 'active')
+    if (client !== 'strict') continue
+    t.same(third.json().sessions.map(({ id }: { id: string }) => id), [second.session.id, first.session.id])
+    const next = await login(client, '?continue=true')
+    t.same(await live(client), [second.session.id, next.json().session.id])
+    t.equal((await app.inject({ url: '/sessions', headers: bearer(next.json().token) })).json().length, 2)
+  }
+})
+
+t.test('limits-by-plan', async t => {
+  const { app } = await example(t, () => import('../examples/limits-by-plan.ts'))
+  const count = async () => (await app.inject({ url: '/sessions' })).json().count
+  for (let i = 0; i < 5; i++) await app.inject({ method: 'POST', url: '/login' })
+  t.equal(await count(), 3)
+  t.same((await app.inject({ method: 'PUT', url: '/plan/free' })).json(), { ended: 2 })
+  t.equal(await count(), 1)
+  t.equal((await app.inject({ method: 'PUT', url: '/plan/other' })).statusCode, 400)
+  await app.inject({ method: 'PUT', url: '/plan/enterprise' })
+  for (let i = 0; i < 5; i++) await app.inject({ method: 'POST', url: '/login' })
+  t.equal(await count(), 6)
+})
+
+t.test('live-connection', async t => {
+  const { app } = await example(t, () => import('../examples/live-connection.ts'))
+  const { port } = app.server.address() as { port: number } // it listens
+  const open = async (token: string) => await fetch(`http://127.0.0.1:${port}/events`, { headers: bearer(token) })
+  const [token, other] = [await tokenFrom(app), await tokenFrom(app)]
+  const [events, more] = [await open(token), await open(other)]
+  t.equal(events.headers.get('content-type'), 'text/event-stream')
+  await app.inject({ method: 'POST', url: '/logout', headers: bearer(token) })
+  t.match(await events.text(), /^data: hello ada\n\n(data: .*\n\n)*event: signed-out\ndata: revoked\n\n$/, 'it has ended')
+  await app.tokenRegistry.revokeAll({ sub: 'ada', reason: 'password_changed' })
+  t.match(await more.text(), /event: signed-out\ndata: password_changed\n\n$/)
+  t.equal((await open(token)).status, 401)
 })

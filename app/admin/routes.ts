@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import createError from '@fastify/error'
 import { answers, exactly } from '../http/schemas.ts'
-import { EndedAnswer, PageQuery, sessionAnswer, SessionsAnswer } from '../sessions/schemas.ts'
+import { deviceNames, EndedAnswer, PageQuery, sessionAnswer, SessionsAnswer } from '../sessions/schemas.ts'
 import type { Users } from '../users/users.ts'
 
 const UserNotFound = createError('APP_USER_NOT_FOUND', 'There is no such user', 404)
@@ -18,8 +18,9 @@ export const adminRoutes: FastifyPluginAsyncTypebox<{ users: Users }> = async (a
     schema: { operationId: 'listSessionsOfUser', summary: 'Sessions of a user', tags, params: UserParams, querystring: PageQuery, response: answers({ 200: SessionsAnswer }) }
   }, async request => {
     const { session: { id } } = request.requireAuth()
-    const { sessions, cursor } = await tokenRegistry.list({ sub: request.params.sub, ...request.query })
-    return { sessions: sessions.map(session => sessionAnswer(session, id)), cursor }
+    const { sub } = request.params
+    const [{ sessions, cursor }, names] = await Promise.all([tokenRegistry.list({ sub, ...request.query }), deviceNames(app, { sub, tenant: '' })])
+    return { sessions: sessions.map(session => sessionAnswer(session, id, names)), cursor }
   })
 
   app.delete('/users/:sub/sessions', {

@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { refusalOf, TokenInvalid, type RegistryError, type SessionMeta, type SessionRecord, type TokenRegistry } from 'fastify-token-registry'
 import { Background } from '../background.ts'
+import type { Notifications } from 'fastify-token-registry/session-limits'
 import type { Config } from '../config.ts'
 import type { Mailer } from '../mail/mailer.ts'
 import type { Passwords } from '../passwords/passwords.ts'
@@ -25,6 +26,7 @@ export interface AuthParts {
   users: Users
   passwords: Passwords
   mailer: Mailer
+  notifications: Notifications
   /** For mails. */
   urls: Pick<Config, 'publicUrl' | 'resetUrl'>
   log: FastifyBaseLogger
@@ -42,7 +44,7 @@ export interface SignedIn {
 export type Auth = ReturnType<typeof createAuth>
 
 /** Who may come in: users and passwords on one side, sessions on the other. */
-export function createAuth ({ registry, sessionJwt, users, passwords, mailer, urls, log }: AuthParts) {
+export function createAuth ({ registry, sessionJwt, users, passwords, mailer, notifications, urls, log }: AuthParts) {
   const background = new Background(log, 1000)
 
   return {
@@ -55,15 +57,16 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, ur
     /**
      * Signs a user in. An unknown user and a wrong password cost the same work and get the same answer.
      *
-     * @throws `APP_SIGN_IN_REFUSED` (401), `APP_USER_DISABLED` (403)
+     * @param endOthers ids of sessions of the user that end in the same step
+     * @throws `APP_SIGN_IN_REFUSED` (401), `APP_USER_DISABLED` (403), `FST_SESSION_LIMIT` (429)
      */
-    async signIn ({ email, password, meta }: { email: string, password: string, meta: SessionMeta }): Promise<SignedIn> {
+    async signIn ({ email, password, meta, endOthers }: { email: string, password: string, meta: SessionMeta, endOthers: string[] }): Promise<SignedIn> {
       const verified = await verify({ email }, password)
       if (verified === null) throw new SignInRefused()
       const { user, hash } = verified
       if (user.disabledAt !== null) throw new UserDisabled()
 
-      const issued = await registry.issue({ sub: user.id, use: 'refresh', scope: scopesOf(user), meta })
+      const issued = await registry.issue({ sub: user.id, use: 'refresh', scope: scopesOf(user), meta, ...endOthers.length > 0 && { endOthers } })
       // A password change or a shut-out that came in between has ended the sessions it saw, but not this one.
       const now = await users.credentials({ id: user.id }).catch(async error => {
         await registry.revokeById(issued.session.id)
@@ -103,6 +106,7 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, ur
       if (verified === null) throw new PasswordWrong()
       const changed = await users.setPasswordHash(session.sub, await passwords.hash(newPassword), verified.hash)
       if (!changed) throw new PasswordWrong()
+      passwordChanged(session.sub)
       return endOthers ? await registry.revokeAll({ sub: session.sub, except: [session.id], reason: 'password_changed', by: session.sub }) : 0
     },
 
@@ -125,6 +129,7 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, ur
       const { sub } = await registry.consume(token, { client: RESET }).catch(error => { throw isCallersFault(error) ? new ResetRefused() : error })
       if (!await users.setPasswordHash(sub, passwordHash)) throw new ResetRefused()
       await registry.revokeAll({ sub, reason: 'password_changed', by: sub })
+      passwordChanged(sub)
     },
 
     async ensureAdministrator ({ email, password }: { email: string, password: string }): Promise<void> {
@@ -132,6 +137,11 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, ur
     },
 
     close: () => background.close()
+  }
+
+  /** Told also where no session ended for it; where one did, the two count as one. */
+  function passwordChanged (sub: string): void {
+    notifications.notify({ type: 'password-changed', tenant: '', sub, at: registry.now(), session: null, device: null, detail: { reason: 'password_changed', by: sub }, key: 'password-changed' })
   }
 
   async function userOf ({ sub }: Pick<SessionRecord, 'sub'>): Promise<User | null> {

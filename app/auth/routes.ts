@@ -1,17 +1,18 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { TokenInvalid } from 'fastify-token-registry'
+import { SessionLimitReached, TokenInvalid, type SessionLimitError } from 'fastify-token-registry'
 import type { RateLimit } from '../config.ts'
 import { clientAddress } from '../http/client-address.ts'
 import { answers, NoContent } from '../http/schemas.ts'
 import { EndedAnswer, sessionAnswer } from '../sessions/schemas.ts'
 import type { User } from '../users/users.ts'
 import type { Auth, SignedIn } from './auth.ts'
-import { ChangeBody, ForgotBody, LoginAnswer, LoginBody, MeAnswer, RefreshBody, RegisterAnswer, RegisterBody, ResetBody } from './schemas.ts'
+import { ChangeBody, ForgotBody, LimitAnswer, LoginAnswer, LoginBody, MeAnswer, RefreshBody, RegisterAnswer, RegisterBody, ResetBody } from './schemas.ts'
 
 const tags = ['auth']
 const signedIn = { session: { noStore: true } }
 
 export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: RateLimit | false }> = async (app, { auth, rateLimit }) => {
+  const { devices } = app.sessionLimits
   // One budget for all that could be used to guess passwords. What merely shows a token does not use it up.
   const onRequest = app.limitBy(rateLimit)
 
@@ -25,18 +26,32 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
 
   app.post('/login', {
     onRequest,
-    schema: { operationId: 'login', summary: 'Sign in', tags, body: LoginBody, response: answers({ 200: LoginAnswer }) }
+    schema: { operationId: 'login', summary: 'Sign in', tags, body: LoginBody, response: answers({ 200: LoginAnswer, 429: LimitAnswer }) }
   }, async (request, reply) => {
-    const { email, password, device } = request.body
+    const { email, password, device, rememberMe = false, endOthers = [] } = request.body
+    const recognised = devices.recognise(request)
     const { 'user-agent': userAgent } = request.headers
     const ipAddress = clientAddress(request)
     const meta = {
       ...ipAddress !== null && { ipAddress },
       ...userAgent && { userAgent: userAgent.slice(0, 512) },
-      ...device?.name && { deviceName: device.name }
+      ...device?.name && { deviceName: device.name },
+      deviceId: recognised.id,
+      remember: rememberMe
     }
     reply.header('cache-control', 'no-store')
-    return loginAnswer(await auth.signIn({ email, password, meta }))
+    try {
+      const signedIn = await auth.signIn({ email, password, meta, endOthers })
+      devices.give(request, reply, recognised)
+      return loginAnswer(signedIn)
+    } catch (error) {
+      if (!isLimitError(error)) throw error
+      const { limit: name, max, count, sessions, statusCode, code, message } = error
+      request.log.info({ code, limit: name }, 'refused')
+      return reply.code(429).send({
+        statusCode, code, error: 'Too Many Requests', message, requestId: request.id, limit: { name, max, count }, sessions: sessions.map(session => sessionAnswer(session, null))
+      })
+    }
   })
 
   app.post('/refresh', {
@@ -95,6 +110,10 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     await auth.resetPassword(request.body.token, request.body.password)
     return reply.code(204).send(null)
   })
+}
+
+function isLimitError (error: unknown): error is SessionLimitError {
+  return error instanceof SessionLimitReached
 }
 
 function loginAnswer ({ user, session, accessToken, refreshToken, expiresIn }: SignedIn) {

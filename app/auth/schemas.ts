@@ -1,5 +1,6 @@
 import { Type } from '@sinclair/typebox'
-import { exactly, Time } from '../http/schemas.ts'
+import { DeviceName } from '../devices/schemas.ts'
+import { ErrorAnswer, exactly, Time } from '../http/schemas.ts'
 import { SessionAnswer } from '../sessions/schemas.ts'
 
 const Email = Type.String({ format: 'email', maxLength: 254, examples: ['ada@example.org'] })
@@ -21,7 +22,23 @@ export const RegisterAnswer = exactly({ user: UserAnswer }, { description: 'Regi
 export const LoginBody = exactly({
   email: Email,
   password: Password,
-  device: Type.Optional(exactly({ name: Type.Optional(Type.String({ minLength: 1, maxLength: 100, examples: ['Ada\'s laptop'] })) }))
+  device: Type.Optional(exactly({ name: Type.Optional(DeviceName) })),
+  rememberMe: Type.Optional(Type.Boolean({ default: false, description: 'stay signed in for 90 days in place of 7', examples: [true] })),
+  endOthers: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9_-]{24}$', examples: ['1Kz4_7cpHvAsp864SZoUrGX8'] }), { maxItems: 100, description: 'own sessions that end when this one begins: what a 429 offers' }))
+})
+
+/** For who proved the password, where a limit refuses. */
+export const LimitAnswer = Type.Object({
+  ...ErrorAnswer.properties,
+  limit: Type.Optional(exactly({
+    name: Type.String({ examples: ['per user'] }),
+    max: Type.Integer({ maximum: Number.MAX_SAFE_INTEGER, examples: [10] }),
+    count: Type.Integer({ maximum: Number.MAX_SAFE_INTEGER, description: 'how many there are', examples: [10] })
+  })),
+  sessions: Type.Optional(Type.Array(SessionAnswer, { description: 'own sessions that count: repeat the request with the id of one in endOthers' }))
+}, {
+  description: 'Too many sessions, or too many requests',
+  examples: [{ statusCode: 429, code: 'FST_SESSION_LIMIT', error: 'Too Many Requests', message: 'The limit "per user" of 10 sessions is reached (there are 10): end one first', requestId: '7f0c1a52-3b1f-4a53-9a9e-2f4f5c6d7e8f', limit: { name: 'per user', max: 10, count: 10 }, sessions: [] }]
 })
 
 export const LoginAnswer = exactly({

@@ -32,6 +32,12 @@ export function rateLimit (text: string): RateLimit | false {
   return valid ? limit : refuse('not a rate limit')
 }
 
+/** A number of sessions, or `off`. */
+export function sessionLimit (text: string): number | false {
+  if (text === 'off') return false
+  return /^[1-9]\d{0,6}$/.test(text) && Number(text) <= 1_000_000 ? Number(text) : refuse('not a number of sessions')
+}
+
 /** `https://a.example,https://b.example`, or `*`, or `off`. */
 export function origins (text: string): readonly string[] | '*' | false {
   if (text === 'off') return false
@@ -70,6 +76,11 @@ function httpUrl (text: string): URL {
   const url = urlOf(text, ['http:', 'https:'])
   // WHATWG's parser takes `https:host` too.
   return /^https?:\/\/[^/\s]/i.test(text) && url.username === '' && url.password === '' ? url : refuse('not of the form https://host')
+}
+
+export function webhookUrl (text: string): string {
+  const { protocol, href } = httpUrl(text)
+  return protocol === 'https:' ? href : refuse('not https')
 }
 
 export function databaseUrl (text: string): URL {

@@ -2,7 +2,7 @@ import { Type, type Static, type TString, type TUnsafe } from '@sinclair/typebox
 import { checkPassword } from '../passwords/policy.ts'
 import { isEmail } from '../users/email.ts'
 import { redisUrl } from './redis-url.ts'
-import { baseUrl, databaseUrl, delay, origins, pageUrl, privateKey, rateLimit, secret, secrets, sender, smtpUrl, trustedProxies } from './values.ts'
+import { baseUrl, databaseUrl, delay, origins, pageUrl, privateKey, rateLimit, secret, secrets, sender, sessionLimit, smtpUrl, trustedProxies, webhookUrl } from './values.ts'
 
 /** What a variable that holds a secret may be. */
 export const aSecret = '32 bytes of randomness, as "openssl rand -base64 32" prints them'
@@ -94,6 +94,30 @@ export const variables = Type.Object({
     mayBe: 'the addresses of the proxies in front, separated by commas, true or false',
     description: 'whose X-Forwarded-For is believed; true believes everyone'
   }),
+  SESSION_LIMIT: text('session-limit', {
+    default: '10',
+    mayBe: 'a whole number from 1 to 1000000, or off',
+    description: 'how many sessions a user may have'
+  }),
+  SESSION_LIMIT_DEVICE: text('session-limit', {
+    default: '3',
+    mayBe: 'a whole number from 1 to 1000000, or off',
+    description: 'how many of them on one device'
+  }),
+  SESSION_LIMIT_STRATEGY: oneOf(['end-oldest', 'end-least-recently-used', 'refuse'], {
+    default: 'end-oldest',
+    description: 'what a sign-in beyond that does'
+  }),
+  NOTIFY_WEBHOOK_URL: Type.Optional(text('webhook-url', {
+    secret: true,
+    mayBe: 'https://hooks.example.org/path, of a public address',
+    description: 'is sent what users are told by mail: sign-ins from new devices, sessions that others ended'
+  })),
+  NOTIFY_WEBHOOK_SECRET: Type.Optional(text('secret', {
+    secret: true,
+    mayBe: aSecret,
+    description: 'signs what NOTIFY_WEBHOOK_URL is sent (standardwebhooks.com)'
+  })),
   RATE_LIMIT_GLOBAL: text('rate-limit', {
     default: '1000/1h',
     mayBe: 'as 100/15m, or off',
@@ -128,7 +152,7 @@ function text (format: string, annotations: Annotations): TString {
   return Type.String({ format, ...annotations })
 }
 
-function oneOf<Name extends string> (names: readonly Name[], annotations: { default: Name, description: string }): TUnsafe<Name> {
+function oneOf<const Name extends string> (names: readonly Name[], annotations: { default: Name, description: string }): TUnsafe<Name> {
   return Type.Unsafe<Name>({ type: 'string', enum: names, mayBe: names.join(', '), ...annotations })
 }
 
@@ -146,9 +170,11 @@ export const formats: Readonly<Record<string, (text: string) => boolean>> = {
   'rate-limit': parsedBy(rateLimit),
   secret: parsedBy(secret),
   secrets: parsedBy(secrets),
+  'session-limit': parsedBy(sessionLimit),
   sender: parsedBy(sender),
   'smtp-url': parsedBy(smtpUrl),
-  'trusted-proxies': parsedBy(trustedProxies)
+  'trusted-proxies': parsedBy(trustedProxies),
+  'webhook-url': parsedBy(webhookUrl)
 }
 
 function parsedBy (parse: (text: string) => unknown): (text: string) => boolean {

@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { SessionNotFound } from 'fastify-token-registry'
 import { answers, exactly, NoContent } from '../http/schemas.ts'
-import { EndedAnswer, endingAnswer, EndingAnswer, PageQuery, sessionAnswer, SessionAnswer, SessionParams, SessionsAnswer } from './schemas.ts'
+import { deviceNames, EndedAnswer, endingAnswer, EndingAnswer, PageQuery, sessionAnswer, SessionAnswer, SessionParams, SessionsAnswer } from './schemas.ts'
 
 const tags = ['sessions']
 const config = { session: { noStore: true } }
@@ -16,8 +16,8 @@ export const sessionRoutes: FastifyPluginAsyncTypebox = async app => {
     schema: { operationId: 'listSessions', summary: 'Own sessions', tags, querystring: PageQuery, response: answers({ 200: SessionsAnswer }) }
   }, async request => {
     const { session: { id, sub, tenant } } = request.requireAuth()
-    const { sessions, cursor } = await tokenRegistry.list({ sub, tenant, ...request.query })
-    return { sessions: sessions.map(session => sessionAnswer(session, id)), cursor }
+    const [{ sessions, cursor }, names] = await Promise.all([tokenRegistry.list({ sub, tenant, ...request.query }), deviceNames(app, { sub, tenant })])
+    return { sessions: sessions.map(session => sessionAnswer(session, id, names)), cursor }
   })
 
   app.get('/:id', {
@@ -27,7 +27,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox = async app => {
     const { session: { id, sub, tenant } } = request.requireAuth()
     const session = await tokenRegistry.getById(request.params.id)
     if (session === null || session.use === 'once' || session.sub !== sub || session.tenant !== tenant) throw new SessionNotFound()
-    return sessionAnswer(session, id)
+    return sessionAnswer(session, id, await deviceNames(app, { sub, tenant }))
   })
 
   app.get('/:id/ending', {
@@ -38,7 +38,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox = async app => {
     const ending = await tokenRegistry.explain(request.params.id)
     const own = ending?.sub === sub && ending.tenant === tenant
     if (ending === null || !(own || scope.includes('sessions:admin'))) throw new SessionNotFound()
-    return endingAnswer(ending)
+    return endingAnswer(ending, await deviceNames(app, ending))
   })
 
   app.delete('/:id', {

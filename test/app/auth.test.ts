@@ -12,7 +12,7 @@ import { severable } from '../support/severable.ts'
 import { smtpServer } from '../support/smtp.ts'
 
 // Opening a database takes a second: most tests share a server, and have users of their own.
-const { app, dataDir } = await testServer(t, { PUBLIC_URL: 'https://id.example.org' })
+const { app, dataDir } = await testServer(t, { PUBLIC_URL: 'https://id.example.org', SESSION_LIMIT: 'off' })
 
 // A server whose clock is moved by hand, and whose database can be cut off and looked into.
 let now = Date.now()

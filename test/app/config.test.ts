@@ -40,6 +40,8 @@ t.test('without any configuration the server is embedded and listens on this mac
     corsOrigin: false,
     trustProxy: false,
     rateLimits: { global: { max: 1000, timeWindowMs: 3_600_000 }, auth: { max: 100, timeWindowMs: 900_000 } },
+    sessionLimits: { perUser: 10, perDevice: 3, onExceed: 'end-oldest' },
+    webhook: null,
     shutdownDelayMs: 1000,
     logLevel: 'info'
   })
@@ -66,6 +68,11 @@ t.test('every variable is read into what the server works with', async t => {
     TRUST_PROXY: 'loopback, 10.0.0.0/8, fd00::/8, 192.0.2.1',
     RATE_LIMIT_GLOBAL: 'off',
     RATE_LIMIT_AUTH: '5/30s',
+    SESSION_LIMIT: '3',
+    SESSION_LIMIT_DEVICE: 'off',
+    SESSION_LIMIT_STRATEGY: 'refuse',
+    NOTIFY_WEBHOOK_URL: 'https://hooks.example.org/a',
+    NOTIFY_WEBHOOK_SECRET: jwt,
     SHUTDOWN_DELAY: '500ms',
     LOG_LEVEL: 'silent'
   }), {
@@ -84,6 +91,8 @@ t.test('every variable is read into what the server works with', async t => {
     corsOrigin: ['https://a.example', 'http://localhost:8080'],
     trustProxy: ['loopback', '10.0.0.0/8', 'fd00::/8', '192.0.2.1'],
     rateLimits: { global: false, auth: { max: 5, timeWindowMs: 30_000 } },
+    sessionLimits: { perUser: 3, perDevice: false, onExceed: 'refuse' },
+    webhook: { url: 'https://hooks.example.org/a', secret: jwt },
     shutdownDelayMs: 500,
     logLevel: 'silent'
   })
@@ -118,6 +127,9 @@ t.test('what is no value of a variable is refused: the variable, what it was, wh
     RESET_URL: ['app.example.org/reset', '/reset', 'https://app.example.org/#/reset', 'https://ada@app.example.org/reset'],
     CORS_ORIGIN: ['https://a.example/path', 'https://a.example,', '*, https://a.example', 'null', 'a.example'],
     TRUST_PROXY: ['yes', '0', '1', '10.0.0.0/33', '::1/129', '0.0.0.0/0', '10.0.0.0/00', '::/0', '10.0.0.0/8/8', '10.0.0', '127.0.0.1,'],
+    SESSION_LIMIT: ['0', '-1', '1.5', '1000001', 'none', '1e3'],
+    SESSION_LIMIT_DEVICE: ['0', ' 3'],
+    SESSION_LIMIT_STRATEGY: ['end-newest'],
     RATE_LIMIT_AUTH: ['100', '0/1h', '100/0s', '100/1h/1h', '1e3/1h', '-1/1h', '100/15', '100/15min', 'on'],
     SHUTDOWN_DELAY: ['5', '-5s', '1w', '61m', '30d'],
     LOG_LEVEL: ['loud'],
@@ -154,6 +166,8 @@ t.test('what is no value of a secret variable is refused and not shown', async t
       'redis+sentinel://:hunter2@a:1,b:2', 'redis+sentinel://:hunter2@a,b:2/primary', 'redis+sentinel://:hunter2@a:1,/primary', 'redis+sentinel://:hunter2@a:1/primary/x',
       'redis+sentinel://:hunter2@a:1/primary/0/0', 'redis+sentinel://:hunter2@a:1/%zz', 'redis+cluster://:hunter2@a:1,b', 'redis+cluster://:hunter2@a:1/1', 'redis+cluster://a:b:hunter2@a:1'
     ],
+    NOTIFY_WEBHOOK_URL: ['http://hooks.example.org/hunter2', 'hunter2', 'https://u:hunter2@hooks.example.org'],
+    NOTIFY_WEBHOOK_SECRET: ['hunter2'],
     SMTP_URL: ['http://root:hunter2@mail', 'hunter2', 'smtp:', 'smtp:hunter2', 'smtps://'],
     JWT_PRIVATE_KEY: ['-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----'],
     ADMIN_PASSWORD: ['hunter2', 'hunter2'.repeat(20), 'password1', 'Password1'],
@@ -169,7 +183,7 @@ t.test('what is no value of a secret variable is refused and not shown', async t
   }
   for (const [name, values] of Object.entries(bad)) {
     for (const value of values) {
-      const lines = faults({ ADMIN_EMAIL: 'a@b', MAIL_FROM: 'a@b', ADMIN_PASSWORD: 'long enough', [name]: value })
+      const lines = faults({ ADMIN_EMAIL: 'a@b', MAIL_FROM: 'a@b', ADMIN_PASSWORD: 'long enough', NOTIFY_WEBHOOK_URL: 'https://hooks.example.org', NOTIFY_WEBHOOK_SECRET: good, [name]: value })
       t.match(lines, [new RegExp(`^${name} is refused, .*: it may be `)])
       t.notMatch(lines.join(), /hunter2|mysql/)
       t.notOk(lines.join().includes(good))
@@ -185,8 +199,8 @@ t.test('generated secrets are random enough for the check of the given ones', as
 })
 
 t.test('one error names all that is wrong, conflicts included', async t => {
-  t.match(faults({ PORT: 'x', LOG_LEVEL: 'x', JWT_SECRET: secret(), JWT_PRIVATE_KEY: pem(generateKeyPairSync('ed25519').privateKey), ADMIN_EMAIL: 'a@b', SMTP_URL: 'smtp://mail' }), [
-    /^PORT /, /^LOG_LEVEL /, /^JWT_SECRET and JWT_PRIVATE_KEY are both set/, /^ADMIN_EMAIL and ADMIN_PASSWORD go together/, /^MAIL_FROM is not set/
+  t.match(faults({ PORT: 'x', LOG_LEVEL: 'x', JWT_SECRET: secret(), JWT_PRIVATE_KEY: pem(generateKeyPairSync('ed25519').privateKey), ADMIN_EMAIL: 'a@b', SMTP_URL: 'smtp://mail', NOTIFY_WEBHOOK_URL: 'https://hooks.example.org' }), [
+    /^PORT /, /^LOG_LEVEL /, /^JWT_SECRET and JWT_PRIVATE_KEY are both set/, /^ADMIN_EMAIL and ADMIN_PASSWORD go together/, /^NOTIFY_WEBHOOK_URL and NOTIFY_WEBHOOK_SECRET go together/, /^MAIL_FROM is not set/
   ])
 })
 

@@ -1,0 +1,41 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { answers } from '../http/schemas.ts'
+import { EndedAnswer } from '../sessions/schemas.ts'
+import { DeviceAnswer, deviceAnswer, DeviceBody, DeviceParams, DevicesAnswer } from './schemas.ts'
+
+const tags = ['devices']
+const config = { session: { noStore: true } }
+
+/** The devices of who is signed in. Another's device is answered as one that does not exist. */
+export const deviceRoutes: FastifyPluginAsyncTypebox = async app => {
+  const { devices } = app.sessionLimits
+
+  app.get('', {
+    config,
+    schema: { operationId: 'listDevices', summary: 'Own devices', tags, response: answers({ 200: DevicesAnswer }) }
+  }, async request => {
+    const { session } = request.requireAuth()
+    const own = await devices.list(session)
+    return { devices: own.map(device => deviceAnswer(device, session.meta.deviceId)) }
+  })
+
+  app.patch('/:id', {
+    config,
+    schema: { operationId: 'changeDevice', summary: 'Name one of the own devices, or trust it', tags, params: DeviceParams, body: DeviceBody, response: answers({ 200: DeviceAnswer }) }
+  }, async request => {
+    const { session } = request.requireAuth()
+    const { id } = request.params
+    const { name, trusted } = request.body
+    if (name !== undefined) await devices.rename(session, id, name)
+    if (trusted !== undefined) await devices.trust(session, id, trusted)
+    return deviceAnswer(await devices.get(session, id), session.meta.deviceId)
+  })
+
+  app.delete('/:id', {
+    config,
+    schema: { operationId: 'forgetDevice', summary: 'End the sessions on one of the own devices, and forget it', tags, params: DeviceParams, response: answers({ 200: EndedAnswer }) }
+  }, async request => {
+    const { session } = request.requireAuth()
+    return { ended: await devices.forget(session, request.params.id, { by: session.sub }) }
+  })
+}
