@@ -7,9 +7,9 @@ import { places } from './scripts/places.ts'
 /** How the names of groups begin that are counted across the subjects of a tenant. */
 const TENANT_GROUP = 't-'
 /** ms for which a place is believed to be taken, before anybody looks whether its session lives */
-const BELIEVED = 5000
+const BELIEVED = 4000
 /** ms by which the clocks of two servers of a Cluster may differ: so much earlier a session has to be stored, and so much longer what is given back may be believed. */
-const APART = 2000
+const APART = 1500
 /** ms within which a session has to be stored after its places were taken */
 export const STORED_WITHIN = BELIEVED - APART
 /** Places that are looked at at once where there is no room, and how often. */

@@ -100,9 +100,7 @@ class Earliest {
     const queue = this.#of(entries)
     const taken = new Set<Entry>()
     const found: Entry[] = []
-    while (found.length < count) {
-      const entry = this.first(entries)
-      if (entry === undefined) break
+    for (let entry = this.first(entries); entry !== undefined && found.length < count; entry = this.first(entries)) {
       queue.pop()
       if (!leftOut.has(entry) && !taken.has(entry)) found.push(entry)
       taken.add(entry)
