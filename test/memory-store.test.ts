@@ -297,3 +297,14 @@ t.test('keys are spread over the shards, also those that end alike', async t => 
   map.clear()
   t.same([...map], [])
 })
+
+t.test('documents that have expired leave memory without anyone reading them', async t => {
+  const clock = new Clock()
+  const store = memoryStore({ now: clock.now, sweepInterval: 1 })
+  t.teardown(() => store.close())
+  await store.documents.write('devices', 'alice', null, 'a', clock.now() + 1000)
+  await store.documents.write('devices', 'bob', null, 'b', Infinity)
+  clock.advance(1000)
+  while (store.documents.size > 1) await setImmediate()
+  t.equal(await store.documents.read('devices', 'bob'), 'b')
+})

@@ -143,7 +143,7 @@ export class FailoverStore implements TokenStore {
   }
 
   figures (): Record<string, number> {
-    return { ...this.#primary.figures?.() }
+    return this.#primary.figures()
   }
 
   /** Marks live on the primary alone: that one stands on no list proves something only where every process writes it on the same. */

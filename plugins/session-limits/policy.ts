@@ -68,7 +68,7 @@ export function createPolicy ({ options: { limits, lifetimes }, deviceOf, log }:
   function termsOf (sessions: readonly SessionRecord[], all: ReadonlyArray<readonly Applied[]>): Terms {
     const asked = new Map<string, { rank: number, limit: SessionLimit }>()
     const terms = sessions.map((session, index): SessionTerms => {
-      const [applied, own] = [all[index] ?? [], ownGroup(session)]
+      const [applied, own] = [all[index] as readonly Applied[], ownGroup(session)] // there are as many
       for (const { limit, rank, group, max } of applied) {
         const name = `${rank} ${group ?? ''}`
         asked.set(name, { rank, limit: limitOf(limit, group, Math.min(max, asked.get(name)?.limit.max ?? Infinity), own) })

@@ -1,6 +1,6 @@
 import { isThenable, within } from './deadline.ts'
 import { HookTimeout, sessionLimitReached, TokenExists, TokenOptions, TokenReused } from './errors.ts'
-import type { SessionPolicy } from './policy.ts'
+import type { SessionPolicy, SessionTerms } from './policy.ts'
 import type { SessionRecord, Subject } from './record.ts'
 import type { EndedSession, FoundSessions, InsertOutcome, InsertRefusal, SessionLimit, TokenStore } from './store.ts'
 import { subjectKey } from './token.ts'
@@ -63,10 +63,11 @@ export class Admission {
    * @returns those that it ended
    */
   async enforce (subject: Subject, op: string, counts: TenantCounts | null): Promise<EndedSession[]> {
-    const sessions = this.#policy === null ? [] : await this.#allOf(subject)
-    if (this.#policy === null || sessions.length === 0) return []
+    if (this.#policy === null) return []
+    const sessions = await this.#allOf(subject)
+    if (sessions.length === 0) return []
     const { limits, sessions: terms } = await this.#policy(sessions)
-    const groupsOf = (index: number): readonly string[] => terms[index]?.groups ?? []
+    const groupsOf = (index: number): readonly string[] => (terms[index] as SessionTerms).groups // there are as many
 
     const changed = sessions.flatMap(({ id, groups }, index) => groups.join(' ') === groupsOf(index).join(' ') ? [] : [{ id, groups: groupsOf(index) }])
     for (let start = 0; start < changed.length; start += AT_ONCE) {
@@ -97,7 +98,7 @@ export class Admission {
     const asked = this.#policy(sessions.map(({ record }) => record))
     const terms = isThenable(asked) ? await within(asked, this.#timeout, () => new HookTimeout('limits', this.#timeout)) : asked
     for (const [index, { record, data }] of sessions.entries()) {
-      const { groups = [], ttl, idleTimeout } = terms.sessions[index] ?? {}
+      const { groups, ttl, idleTimeout } = terms.sessions[index] as SessionTerms // there are as many
       record.groups = groups
       if (data.ttl === undefined && ttl !== undefined) record.expiresAt = record.issuedAt + ttl
       if (data.idleTimeout === undefined && idleTimeout !== undefined) record.idleTimeout = idleTimeout

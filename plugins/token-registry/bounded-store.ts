@@ -107,7 +107,7 @@ export class BoundedStore implements TokenStore {
   }
 
   figures (): Record<string, number> {
-    return this.#store.figures?.() ?? {}
+    return this.#store.figures()
   }
 
   async health (): Promise<StoreHealth> {

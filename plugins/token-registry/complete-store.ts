@@ -14,7 +14,7 @@ export type PartialStore = RequiredStore & Partial<TokenStore>
 
 const PAGE = 500
 const required = ['insert', 'get', 'rotate', 'end', 'find', 'health'] as const
-const optional = ['now', 'update', 'touch', 'endAll', 'ending', 'count', 'subjects', 'mark', 'marked', 'onInvalidate', 'onExpire', 'close'] as const
+const optional = ['now', 'update', 'touch', 'endAll', 'ending', 'count', 'subjects', 'mark', 'marked', 'onInvalidate', 'onExpire', 'figures', 'close'] as const
 
 /**
  * Completes a store. What is completed is slower: `count` and `endAll` read page by page, marks are records of one-time tokens.

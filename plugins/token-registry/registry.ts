@@ -113,7 +113,7 @@ export class TokenRegistry {
     ]
     this.denylist = new Denylist(this.#store)
     this.stats.register('denylist', () => ({ ...this.denylist.stats }))
-    this.stats.register('store', () => store.figures?.() ?? {})
+    this.stats.register('store', () => this.#store.figures())
   }
 
   /** The clock that sessions live by, ms since the epoch. */
@@ -332,10 +332,10 @@ export class TokenRegistry {
   async explain (id: string, proof?: Proof): Promise<Ending | null> {
     if (!ID.test(id)) return null
     const ending = await this.#store.ending(id)
-    const session = ending === null && proof !== undefined ? await this.#store.get(id) : null
-    const differs = session === null || proof === undefined ? null : differenceOf(proof, session)
-    if (session === null || differs === null) return ending
-    return { id, tenant: session.tenant, sub: session.sub, reason: 'mismatch', by: null, op: '', at: this.now(), detail: { differs } }
+    if (ending !== null || proof === undefined) return ending
+    const session = await this.#store.get(id)
+    const differs = session && differenceOf(proof, session)
+    return differs && session && { id, tenant: session.tenant, sub: session.sub, reason: 'mismatch', by: null, op: '', at: this.now(), detail: { differs } }
   }
 
   /**

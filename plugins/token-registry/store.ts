@@ -53,7 +53,7 @@ export interface TokenStore {
   /** Where plugins keep small texts beside the sessions; a store of one's own may have none. */
   readonly documents?: Documents | undefined
   /** What it counts, for metrics. */
-  figures? (): Record<string, number>
+  figures (): Record<string, number>
   health (): Promise<StoreHealth>
   close (): Promise<void>
 }

@@ -33,11 +33,6 @@ export class Watches {
     this.#log = log
   }
 
-  /** How many sessions are watched. */
-  get size (): number {
-    return this.#sessions.size
-  }
-
   /** @returns a function that stops it */
   watch (id: string, listener: WatchListener): () => void {
     const watched = this.#sessions.get(id) ?? { listeners: new Set(), timer: undefined }

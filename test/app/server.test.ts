@@ -243,7 +243,7 @@ t.test('the docs say of every route what it takes, gives and asks for, and pass 
       if (method === 'get' || method === 'delete') t.equal(served.statusCode === 401, security?.length === 1, `${route} asks for what the docs say`)
     }
   }
-  t.equal(routes, 18)
+  t.equal(routes, 21)
   t.match(await app.inject('/docs'), { statusCode: 200, headers: { 'content-type': /html/, 'content-security-policy': /^(?!.*upgrade).*script-src 'self' *;/ } })
   t.match(await app.inject('/api-docs'), { statusCode: 302, headers: { location: '/docs' } })
 })

@@ -1,8 +1,12 @@
 import { setImmediate } from 'node:timers/promises'
 import t from 'tap'
+import { sessionRecord } from '../../plugins/testing/index.ts'
+import { holdingsOf, judgeLimits, memoryStore } from '../../plugins/token-registry/index.ts'
 import type { LimitOption, SessionLimitsOptions } from '../../plugins/session-limits/index.ts'
 import sessionLimits from '../../plugins/session-limits/index.ts'
 import { build } from '../support/build.ts'
+import { Clock } from '../support/clock.ts'
+import { decorated } from '../support/decorated.ts'
 import { limited, refusalOf } from '../support/limited.ts'
 import { endings } from '../support/rig.ts'
 
@@ -427,4 +431,39 @@ t.test('explain tells what differs from what a session is bound to, where it was
   await registry.revokeById(session.id, 'stolen', { detail: { differs: 'ipAddress' } })
   t.match(await registry.explain(session.id, { binding: other }), { reason: 'stolen', detail: { differs: 'ipAddress' } })
   await t.rejects(registry.revokeById(session.id, 'x', { detail: { token: 'secret' } as object }), { code: 'FST_TOKEN_VALIDATION' })
+})
+
+t.test('what limits say can be asked of a list: for a store of one\'s own', async t => {
+  const record = (id: string, lastUsedAt: number, more = {}) => sessionRecord({ id: id.padEnd(24, 'x'), lastUsedAt, ...more })
+  const live = [record('a', 3), record('b', 1), record('c', 2), record('d', 0, { sub: 'bob' }), record('e', 0, { use: 'once' })]
+  const limits = [{ name: 'two', max: 2, onExceed: 'end-least-recently-used' as const }]
+  const { victims, refused } = judgeLimits(holdingsOf(live, 'alice'), [record('f', 9)], { limits })
+  t.same([refused, [...victims.keys()].map(({ id }) => id.slice(0, 1))], [null, ['b', 'c']])
+})
+
+t.test('limits of one kind are told apart by their place', async t => {
+  const { issue } = await limited(t, { limits: [{ per: 'user', max: 5 }, { per: 'user', max: 1 }] })
+  await issue()
+  t.match(await refusalOf(issue()), { limit: 'per user 1', max: 1 })
+})
+
+t.test('more devices than are remembered count all the same', async t => {
+  const { issue, live } = await limited(t, { limits: [{ per: 'device', max: 1, onExceed: 'end-oldest' }] }, { validator: 'none' })
+  const first = await issue(onDevice('first'))
+  for (let i = 0; i < 10_001; i++) await issue({ sub: 'bob', ...onDevice(`device ${i}`) })
+  const second = await issue(onDevice('first'))
+  t.same(await live(), [second.session.id])
+  t.not(second.session.id, first.session.id)
+})
+
+t.test('a device that cannot be read lets nobody in where a limit asks for it', async t => {
+  const clock = new Clock()
+  const memory = memoryStore({ now: clock.now })
+  t.teardown(() => memory.close())
+  const documents = { read: async () => { throw new Error('ECONNREFUSED') }, write: async () => false }
+  const store = decorated(memory, { documents })
+  const { app, issue, errors } = await limited(t, { devices: true, limits: [{ per: 'user', max: async session => (await session.device())?.trusted === true ? 2 : 1 }] }, { store })
+  const { id } = app.sessionLimits.devices.recognise({ headers: {} })
+  await t.rejects(issue(onDevice(id)), { code: 'FST_STORE_UNAVAILABLE', statusCode: 503 })
+  t.same(errors, [], 'the store says so itself')
 })

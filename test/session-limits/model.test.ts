@@ -236,7 +236,7 @@ t.test('any sequence of issue, rotate, revoke, expire and enforce leaves alive i
   const { url } = await sharedRedis()
   const wait = async (ms: number) => { await setTimeout(ms) }
   const onRedis = async (where: { url: string } | { nodes: typeof nodes }): Promise<Opened> => {
-    const store = await createRedisStore({ ...where, keyPrefix: newPrefix() })
+    const store = await createRedisStore({ ...where, keyPrefix: newPrefix(), commandTimeout: '20s' }) // a busy machine is none of ours
     t.teardown(() => store.close())
     return { store, pass: wait }
   }

@@ -48,7 +48,7 @@ const stores: Record<string, Where> = {
 async function onRedis (t: Test, options: SessionLimitsOptions, where: RedisStoreOptions, servers: readonly RedisServer[]): Promise<Place> {
   const keyPrefix = newPrefix()
   const shared = await Promise.all(Array.from({ length: INSTANCES }, async () => {
-    const store = await createRedisStore({ ...where, keyPrefix })
+    const store = await createRedisStore({ ...where, keyPrefix, commandTimeout: '20s' }) // a busy machine is none of ours
     t.teardown(() => store.close())
     return store
   }))

@@ -5,7 +5,8 @@ import sessionLimits from '../../plugins/session-limits/index.ts'
 import { memoryStore } from '../../plugins/token-registry/index.ts'
 import { build } from '../support/build.ts'
 import { Clock } from '../support/clock.ts'
-import { without } from '../support/decorated.ts'
+import { decorated, without } from '../support/decorated.ts'
+import { deferred } from '../support/deferred.ts'
 import { limited, type Limited } from '../support/limited.ts'
 
 const alice = { tenant: '', sub: 'alice' }
@@ -202,4 +203,41 @@ t.test('what watches a session is told when it ends, in whichever way, and once'
   registry.watch('x'.repeat(24), ending => told.push(['never', ending?.reason]))
   await heard(7)
   t.same(told, [['revoked', 'revoked'], ['limit', 'limit'], ['all', 'revoked'], ['a second one', undefined], ['brief', 'expired'], ['too late', 'expired'], ['never', undefined]])
+})
+
+t.test('a session that cannot be looked at is not taken for ended', async t => {
+  const memory = memoryStore()
+  t.teardown(() => memory.close())
+  let down = false
+  const store = decorated(memory, { get: async id => down ? await Promise.reject(new Error('ECONNREFUSED')) : await memory.get(id) })
+  const { registry } = await limited(t, {}, { store })
+  const { session } = await registry.issue({ sub: 'alice' })
+  const told: unknown[] = []
+  down = true
+  registry.watch(session.id, ending => told.push(ending?.reason))
+  while (registry.stats.read()['sessions']?.['issued'] !== 1) await new Promise(setImmediate)
+  t.same(told, [])
+  down = false
+  await registry.revokeById(session.id)
+  while (told.length === 0) await new Promise(setImmediate)
+  t.same(told, ['revoked'])
+})
+
+t.test('where the devices of very many sign-ins are being noted, those of more are not, and are counted', async t => {
+  const memory = memoryStore()
+  t.teardown(() => memory.close())
+  const hung = deferred()
+  const store = decorated(memory, { documents: { read: async (...of) => { await hung.promise; return await memory.documents.read(...of) }, write: async (...of) => await memory.documents.write(...of) } })
+  const { app, issue, registry } = await limited(t, { devices: true }, { store })
+  const { id } = app.sessionLimits.devices.recognise({ headers: {} })
+  for (let i = 0; i < 1003; i++) await issue({ sub: `user ${i}`, meta: { deviceId: id } })
+  t.match(registry.stats.read(), { devices: { unnotedDevices: 3 } })
+  hung.resolve()
+})
+
+t.test('what a preStart hook returns is started, and nothing changes where it returns nothing', async t => {
+  const server = await limited(t, {})
+  server.registry.addHook('preStart', data => ({ ...data, client: 'app' }))
+  server.registry.addHook('preStart', () => {})
+  t.equal((await signIn(server)).session.client, 'app')
 })

@@ -15,6 +15,11 @@ export class MemoryDocuments implements Documents {
     this.#now = now
   }
 
+  /** How many there are, those included that have expired and are still to be removed. */
+  get size (): number {
+    return [...this.#documents].length
+  }
+
   async read (purpose: string, key: string): Promise<string | null> {
     return this.#standing(nameOf(purpose, key))
   }

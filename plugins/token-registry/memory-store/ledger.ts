@@ -86,14 +86,15 @@ class Earliest {
 
   first (entries: ReadonlySet<Entry>): Entry | undefined {
     const queue = this.#of(entries)
-    for (let first = queue.peek(); first !== undefined; first = queue.peek()) {
-      const { at, entry } = first
-      const now = this.#timeOf(entry)
-      if (entries.has(entry) && now === at) return entry
+    let first = queue.peek()
+    while (first !== undefined && !(entries.has(first.entry) && this.#timeOf(first.entry) === first.at)) {
       queue.pop()
-      if (entries.has(entry) && now > at) queue.push({ at: now, entry })
+      const { entry } = first
+      const at = this.#timeOf(entry)
+      if (entries.has(entry) && at > first.at) queue.push({ at, entry })
+      first = queue.peek()
     }
-    return undefined
+    return first?.entry
   }
 
   take (count: number, entries: ReadonlySet<Entry>, leftOut: { has (entry: Entry): boolean }): Entry[] {
