@@ -28,6 +28,12 @@ async function useAll (t: Test, options: RedisStoreOptions): Promise<void> {
   }
   const first = await insert({})
   const second = await insert({}, [{ name: 'one', max: 1, onExceed: 'end-oldest' }])
+  const bobs: string[] = []
+  const many: SessionLimit[] = [{ name: 'many', max: 130, onExceed: 'end-least-recently-used' }]
+  for (let i = 0; i < 130; i++) bobs.push(await insert({ sub: 'bob' }, many))
+  await insert({ sub: 'bob' }, many)
+  await store.touch(bobs.slice(0, 20).map(id => ({ id, at: store.now() + 10 })))
+  await insert({ sub: 'bob' }, many)
   await insert({ id: adopted })
   const code = await insert({ use: 'once' })
   await store.rotate(code, presented(0, true), 'consume')
