@@ -17,7 +17,7 @@ const LOOKS = 500
 const ROUNDS = 4
 
 /** When, until when they are believed, in µs, those that had none; or how many there are, until when those are believed that are to be looked at, and they. */
-type PlacesReply = ['taken', number, string, string[]] | ['full', number, string, string[]]
+type PlacesReply = ['taken', string, string, string[]] | ['full', number, string, string[]]
 
 /** What has a place in each of its groups that a tenant counts. */
 export type Placed = Pick<SessionRecord, 'id' | 'tenant' | 'groups'>
@@ -100,10 +100,10 @@ export class Places {
     for (let round = 0; ; round++) {
       const looks = round < ROUNDS ? LOOKS : 0
       const [result, number, until, some] = await this.#run('insert', key, [limit?.max ?? '', Math.max(lasts, BELIEVED), BELIEVED, looks, back.length, ...back.flat(), ...ids])
-      if (result === 'taken') return { storeBy: number + STORED_WITHIN, full: null, undo: () => { this.#giveBack(key, some, until).catch(() => {}) } }
+      if (result === 'taken') return { storeBy: Number(number) + STORED_WITHIN, full: null, undo: () => { this.#giveBack(key, some, until).catch(() => {}) } }
       const held = await Promise.all(some.map(async id => await this.#holds(id, tenant, group)))
       back = some.filter((_, index) => held[index] === false).map(id => [id, until])
-      if (back.length === 0 && some.length < LOOKS) return { ...NOTHING, full: { limit: limit as SessionLimit, count: number } } // without one there is room
+      if (back.length === 0 && some.length < LOOKS) return { ...NOTHING, full: { limit: limit as SessionLimit, count: Number(number) } } // without one there is room
     }
   }
 

@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { Redis, type Cluster } from 'ioredis'
 import t, { type Test } from 'tap'
 import { createRedisStore, type RedisStore } from '../../plugins/redis-store/index.ts'
-import type { TokenRegistry } from '../../plugins/token-registry/index.ts'
+import { sessionRecord } from '../../plugins/testing/index.ts'
+import type { InsertOutcome, SessionLimit, TokenRegistry } from '../../plugins/token-registry/index.ts'
 import { build } from '../support/build.ts'
 import { RecordedCluster, RecordedRedis, type Recorder } from '../support/recorded.ts'
 import { redisCluster, redisServer, sharedRedis } from '../support/redis.ts'
@@ -160,6 +161,42 @@ t.test('what Redis keeps of 100,000 sessions, and the end of 10,000 amid them', 
   t.equal(await registry.count({ sub: 'user-7' }), 4, 'others do')
 })
 
+t.test('among 10,000 sessions of one subject a limit reads no more than among ten, also where each insert ends another', async t => {
+  const server = await redisServer(t)
+  const { store } = await rig(t, new RecordedRedis(server.url), 'tr:')
+  const read = async (): Promise<number> => [...String(await server.command('INFO', 'stats')).matchAll(/keyspace_(?:hits|misses):(\d+)/g)].reduce((sum, [, count]) => sum + Number(count), 0)
+  const insert = async (count: number, sub: string, limits: SessionLimit[] = []): Promise<InsertOutcome> => {
+    const op = randomBytes(9).toString('base64url')
+    return await store.insert(Array.from({ length: count }, () => sessionRecord({ sub, issuedAt: store.now(), lastUsedAt: store.now(), groups: ['g'], op })), { limits, op })
+  }
+  for (const onExceed of ['refuse', 'end-oldest', 'end-least-recently-used'] as const) {
+    for (const group of [{}, { group: 'g' }]) {
+      const sub = `${onExceed} ${Object.keys(group).length}`
+      for (let i = 0; i < 20; i++) await insert(500, sub)
+      const [roomy, full] = [[{ name: 'many', max: 20_000, onExceed, ...group }], [{ name: 'all', max: 10_010, onExceed, ...group }]]
+      await insert(10, sub, roomy)
+      const times = 50
+      const keys = [await read()]
+      for (let i = 0; i < times; i++) await insert(1, `${sub}, another's`)
+      keys.push(await read())
+      for (let i = 0; i < times; i++) t.equal((await insert(1, sub, full)).evicted.length, onExceed === 'refuse' ? 0 : 1)
+      keys.push(await read())
+      const [plain = 0, limited = 0] = keys.slice(1).map((count, index) => (count - Number(keys[index])) / times)
+      t.comment(`${sub}: ${plain} keys are looked at for an insert, ${limited} for one with a limit`)
+      t.ok(limited < plain + 12, 'a few keys, however many sessions there are')
+    }
+  }
+
+  // Uses cost the next insert a little each, once.
+  const { sessions } = await store.find({ tenant: '', sub: 'end-least-recently-used 0' }, { limit: 500 })
+  const lru = [{ name: 'all', max: 10_010, onExceed: 'end-least-recently-used' as const }]
+  await store.touch(sessions.map(({ id }) => ({ id, at: store.now() + 1000 })))
+  await insert(1, 'end-least-recently-used 0', lru)
+  const before = await read()
+  await insert(1, 'end-least-recently-used 0', lru)
+  t.ok(await read() - before < 40)
+})
+
 /** 300 bytes as JSON, and like no other. */
 function metaOf (i: number): { ipAddress: string, userAgent: string, note: string } {
   const meta = { ipAddress: `10.${i >> 16 & 255}.${i >> 8 & 255}.${i & 255}`, userAgent: 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0', note: '' }
@@ -196,10 +233,16 @@ for (const [where, open] of [['standalone', standalone], ['in a Cluster', cluste
       await registry.denylist.add('jti', store.now() + 60_000)
       await registry.revoke(next)
       await registry.issue({ sub: 'alice', ttl: '2h' })
+      for (const onExceed of ['end-oldest', 'end-least-recently-used'] as const) {
+        const counted = (count: number, groups: string[]) => Array.from({ length: count }, () => sessionRecord({ sub: 'bob', issuedAt: store.now(), lastUsedAt: store.now(), groups }))
+        const limits = [{ name: 'many', max: 140, onExceed, group: 'g' }, { name: 'all', max: 1000, onExceed: 'refuse' as const, group: 't-all', across: 'tenant' as const }]
+        await store.insert(counted(140, ['g', 't-all']), { op: onExceed, limits })
+        await store.insert(counted(1, ['g', 't-all']), { op: `${onExceed}, another`, limits })
+      }
       t.equal(await registry.revokeAll({ sub: 'alice', except: [session.id] }), 4)
       await registry.list({ sub: 'alice' })
     })
-    t.ok(['s', 'u', 'x', 'o', 'c', 'd', 'p'].every(kind => seen.has(kind)), `all kinds of keys were seen: ${[...seen].join(' ')}`)
+    t.ok(['s', 'u', 'x', 'o', 'g', 'ga', 'gu', 't', 'c', 'd', 'p'].every(kind => seen.has(kind)), `all kinds of keys were seen: ${[...seen].join(' ')}`)
   })
 
   t.test(`scripts that a server forgets are sent again, ${where}`, async t => {
@@ -244,7 +287,7 @@ t.test('a value that cannot be read fails for its session alone, and is counted'
     ['bytes', async (_, key) => await client.set(key, randomBytes(300), 'KEEPTTL')],
     ...range(60).map(i => [`the first ${i} %`, set(value => value.slice(0, value.length * i / 100))] as const),
     ...range(10).map(i => [`part ${i}`, part(i)] as const),
-    ...range(9).flatMap(i => [[`line ${i + 1}`, line(i + 1)] as const, [`a number in line ${i + 1}`, line(i + 1, '7')] as const])
+    ...range(10).flatMap(i => [[`line ${i + 1}`, line(i + 1)] as const, [`a number in line ${i + 1}`, line(i + 1, '7')] as const])
   ]
   for (const [what, change] of damages) {
     const { token, id } = await broken(change)

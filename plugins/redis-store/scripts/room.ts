@@ -73,16 +73,18 @@ local function age (ledger, kind)
   return ages
 end
 
--- What was taken off, to be looked at: it is put back, but for what ends.
+-- What was taken off, to be looked at. It is put back, but for what ends.
 local held = {}
 local function putBack (ends)
+  local kept = {}
   for _, one in ipairs(held) do
-    if ends[one.id] then shorter[one.ages] = true
+    if ends[one.id] then kept[#kept + 1] = one
     else
       redis.call('ZADD', one.ages, one.score, one.name)
       redis.call('PEXPIRE', one.ages, ${LASTS}, 'NX')
     end
   end
+  held = kept
 end
 
 -- Gives one after the other, in order: where there are many, without looking at the others. One without a record was listed, and is gone.
@@ -99,6 +101,8 @@ local function inOrder (ledger, group, total, kind)
       return ready[i]
     end
   end
+  -- What a limit before this one has looked at.
+  putBack(victims)
   local ages, size = age(ledger, kind), 1
 
   -- Whether it is listed: all are who live and have the group.
@@ -206,4 +210,5 @@ for position, limit in ipairs(limits) do
   end
 end
 putBack(victims)
+for _, one in ipairs(held) do shorter[one.ages] = true end
 `
