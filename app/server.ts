@@ -4,8 +4,8 @@ import fastifyJwt from '@fastify/jwt'
 import Fastify, { type FastifyInstance } from 'fastify'
 import tokenRegistry, { type MemoryStoreOptions, memoryStore } from 'fastify-token-registry'
 import redisStore, { StoreAbsent } from 'fastify-token-registry/redis-store'
-import sessionLimits, { webhookChannel, type LimitOption } from 'fastify-token-registry/session-limits'
 import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
+import sessionLimits, { webhookChannel, type LimitOption } from 'fastify-token-registry/session-limits'
 import strictInput, { strictServerOptions } from 'fastify-token-registry/strict-input'
 import { adminRoutes } from './admin/routes.ts'
 import { authRoutes } from './auth/routes.ts'
@@ -13,16 +13,16 @@ import { announce } from './announce.ts'
 import { createAuth } from './auth/auth.ts'
 import type { Config } from './config.ts'
 import { openDatabase } from './database/database.ts'
-import { healthRoutes } from './health/routes.ts'
 import { deviceRoutes } from './devices/routes.ts'
+import { healthRoutes } from './health/routes.ts'
 import docs from './http/docs.ts'
 import errors from './http/errors.ts'
 import { logOptions } from './http/log.ts'
 import rateLimits from './http/rate-limits.ts'
 import { unreadableUrls } from './http/unreadable-urls.ts'
 import { loadKeys } from './keys.ts'
-import { mailChannel } from './notifications/mail-channel.ts'
 import { createMailer } from './mail/mailer.ts'
+import { mailChannel } from './notifications/mail-channel.ts'
 import { createPasswords } from './passwords/passwords.ts'
 import { RedisStart } from './sessions/errors.ts'
 import { sessionRoutes } from './sessions/routes.ts'
@@ -77,8 +77,11 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     app.addHook('onClose', () => mailer.close())
 
     await app.register(errors)
+    const named = typeof config.corsOrigin === 'object'
     await app.register(fastifyCors, {
-      origin: typeof config.corsOrigin === 'object' ? [...config.corsOrigin] : config.corsOrigin,
+      origin: named ? [...config.corsOrigin] : config.corsOrigin,
+      // For the cookie that tells devices apart, the only one there is.
+      credentials: named,
       methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE'],
       exposedHeaders: ['Retry-After', 'WWW-Authenticate', 'X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset']
     })
@@ -97,8 +100,8 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     await app.register(sessionLimits, {
       limits: limitsOf(config.sessionLimits),
       lifetimes: { default: { ttl: SESSION_TTL, remember: { ttl: REMEMBERED_TTL } } },
-      // Browsers take secure cookies from this machine too.
-      devices: { cookie: true },
+      // Browsers take its Secure cookie from localhost too. Where they do not, they get the token in a header.
+      devices: true,
       notifications: { channels: [mailChannel(users, mailer), ...config.webhook === null ? [] : [webhookChannel(config.webhook)]] }
     })
     await app.register(fastifyJwt, { namespace: 'access', ...jwtKeys(keys.jwtKey) })

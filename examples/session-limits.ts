@@ -1,7 +1,7 @@
 // Three strategies for one session too many, and "sign out the oldest and continue".
 //
 //   npx tsx examples/session-limits.ts      says how to sign in; do it three times
-//   curl -X POST localhost:3000/login/strict?continue=true
+//   curl -X POST 'localhost:3000/login/strict?continue=true'
 import { randomBytes } from 'node:crypto'
 import Fastify from 'fastify'
 import tokenRegistry, { type SessionLimitError } from 'fastify-token-registry'

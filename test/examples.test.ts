@@ -297,6 +297,35 @@ t.test('session-limits', async t => {
   }
 })
 
+t.test('devices', async t => {
+  const { app } = await example(t, () => import('../examples/devices.ts'))
+  const log = t.capture(console, 'log')
+  const [first] = await app.sessionLimits.devices.list({ tenant: '', sub: 'ada' })
+  const login = async (device?: string) => {
+    const { headers, json } = await app.inject({ method: 'POST', url: '/login', headers: { 'user-agent': 'okhttp/5.0', ...device !== undefined && { 'device-token': device } } })
+    return { device: String(headers['device-token']), token: String(json().token) }
+  }
+  const phone = await login()
+  const again = await login(phone.device)
+  t.equal(again.device, phone.device)
+  const lines: unknown[] = []
+  for (; lines.length === 0; lines.push(...log.args())) await setImmediate()
+  t.same(lines, [['to ada: a sign-in from a new device, okhttp']])
+
+  const headers = bearer(phone.token)
+  const list = async () => (await app.inject({ url: '/devices', headers })).json()
+  const [{ id }, other] = await list()
+  t.match(await list(), [{ name: 'okhttp', current: true }, { id: first?.id, current: false }])
+  const patch = async (id: string, payload: object) => await app.inject({ method: 'PATCH', url: `/devices/${id}`, headers, payload })
+  t.match((await patch(id, { name: 'Ada\'s phone', trusted: true })).json(), { name: 'Ada\'s phone', trusted: true })
+  t.equal((await patch(id, { name: 'a\nb' })).statusCode, 400)
+  t.equal((await patch('A'.repeat(22), { trusted: true })).statusCode, 404)
+
+  t.same((await app.inject({ method: 'DELETE', url: `/devices/${other.id}`, headers })).json(), { ended: 0 })
+  t.same((await app.inject({ method: 'DELETE', url: `/devices/${id}`, headers })).json(), { ended: 2 })
+  t.equal((await app.inject({ url: '/devices', headers })).statusCode, 401)
+})
+
 t.test('limits-by-plan', async t => {
   const { app } = await example(t, () => import('../examples/limits-by-plan.ts'))
   const count = async () => (await app.inject({ url: '/sessions' })).json().count

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { refusalOf, TokenInvalid, type RegistryError, type SessionMeta, type SessionRecord, type TokenRegistry } from 'fastify-token-registry'
-import { Background } from '../background.ts'
 import type { Notifications } from 'fastify-token-registry/session-limits'
+import { Background } from '../background.ts'
 import type { Config } from '../config.ts'
 import type { Mailer } from '../mail/mailer.ts'
 import type { Passwords } from '../passwords/passwords.ts'
@@ -9,13 +9,6 @@ import { checkPassword } from '../passwords/policy.ts'
 import { scopesOf, type User, type Users } from '../users/users.ts'
 import { PasswordWrong, ResetRefused, SignInRefused, UserDisabled } from './errors.ts'
 import { resetMail } from './reset-mail.ts'
-
-declare module 'fastify-token-registry' {
-  interface SessionMeta {
-    /** What the owner calls the device. */
-    deviceName?: string
-  }
-}
 
 /** How one-time tokens for a reset are told from others. */
 const RESET = 'password-reset'
@@ -73,7 +66,7 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
         throw error
       })
       if (now?.passwordHash !== hash || now.user.disabledAt !== null) {
-        await registry.revokeById(issued.session.id, 'password_changed')
+        await registry.revokeById(issued.session.id, now?.passwordHash === hash ? 'disabled' : 'password_changed')
         throw new SignInRefused()
       }
       return signedIn(now.user, issued.session, issued.token)
@@ -106,8 +99,7 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
       if (verified === null) throw new PasswordWrong()
       const changed = await users.setPasswordHash(session.sub, await passwords.hash(newPassword), verified.hash)
       if (!changed) throw new PasswordWrong()
-      passwordChanged(session.sub)
-      return endOthers ? await registry.revokeAll({ sub: session.sub, except: [session.id], reason: 'password_changed', by: session.sub }) : 0
+      return await endSessions(session.sub, endOthers ? [session.id] : null)
     },
 
     /** Mails a token to reset the password, where there is such a user. Returns at once, so that nothing tells whether there is. */
@@ -128,8 +120,7 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
       const passwordHash = await passwords.hash(password)
       const { sub } = await registry.consume(token, { client: RESET }).catch(error => { throw isCallersFault(error) ? new ResetRefused() : error })
       if (!await users.setPasswordHash(sub, passwordHash)) throw new ResetRefused()
-      await registry.revokeAll({ sub, reason: 'password_changed', by: sub })
-      passwordChanged(sub)
+      await endSessions(sub, [])
     },
 
     async ensureAdministrator ({ email, password }: { email: string, password: string }): Promise<void> {
@@ -139,9 +130,19 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
     close: () => background.close()
   }
 
-  /** Told also where no session ended for it; where one did, the two count as one. */
-  function passwordChanged (sub: string): void {
-    notifications.notify({ type: 'password-changed', tenant: '', sub, at: registry.now(), session: null, device: null, detail: { reason: 'password_changed', by: sub }, key: 'password-changed' })
+  /**
+   * Ends sessions since the password has changed, which the owner is told also where none ended, or nobody knows whether any did.
+   *
+   * @param kept null where none is to end
+   */
+  async function endSessions (sub: string, kept: string[] | null): Promise<number> {
+    let ended = 0
+    try {
+      if (kept !== null) ended = await registry.revokeAll({ sub, except: kept, reason: 'password_changed', by: sub })
+    } finally {
+      if (ended === 0) notifications.notify({ type: 'password-changed', tenant: '', sub, at: registry.now(), session: null, device: null, detail: { reason: 'password_changed', by: sub } })
+    }
+    return ended
   }
 
   async function userOf ({ sub }: Pick<SessionRecord, 'sub'>): Promise<User | null> {

@@ -3,10 +3,10 @@ import { SessionLimitReached, TokenInvalid, type SessionLimitError } from 'fasti
 import type { RateLimit } from '../config.ts'
 import { clientAddress } from '../http/client-address.ts'
 import { answers, NoContent } from '../http/schemas.ts'
-import { EndedAnswer, sessionAnswer } from '../sessions/schemas.ts'
+import { deviceNames, EndedAnswer, sessionAnswer } from '../sessions/schemas.ts'
 import type { User } from '../users/users.ts'
 import type { Auth, SignedIn } from './auth.ts'
-import { ChangeBody, ForgotBody, LimitAnswer, LoginAnswer, LoginBody, MeAnswer, RefreshBody, RegisterAnswer, RegisterBody, ResetBody } from './schemas.ts'
+import { ChangeBody, ForgotBody, LimitAnswer, LoginAnswer, LoginAnswerHeaders, LoginBody, LoginHeaders, MeAnswer, RefreshBody, RegisterAnswer, RegisterBody, ResetBody } from './schemas.ts'
 
 const tags = ['auth']
 const signedIn = { session: { noStore: true } }
@@ -26,7 +26,15 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
 
   app.post('/login', {
     onRequest,
-    schema: { operationId: 'login', summary: 'Sign in', tags, body: LoginBody, response: answers({ 200: LoginAnswer, 429: LimitAnswer }) }
+    schema: {
+      operationId: 'login',
+      summary: 'Sign in',
+      description: 'Who shows the device token of the last answer, in the cookie or the header, is on the same device. Pages of another origin fetch with credentials.',
+      tags,
+      headers: LoginHeaders,
+      body: LoginBody,
+      response: answers({ 200: { ...LoginAnswer, headers: LoginAnswerHeaders }, 429: LimitAnswer })
+    }
   }, async (request, reply) => {
     const { email, password, device, rememberMe = false, endOthers = [] } = request.body
     const recognised = devices.recognise(request)
@@ -43,14 +51,14 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     try {
       const signedIn = await auth.signIn({ email, password, meta, endOthers })
       devices.give(request, reply, recognised)
-      return loginAnswer(signedIn)
+      return await loginAnswer(signedIn)
     } catch (error) {
       if (!isLimitError(error)) throw error
-      const { limit: name, max, count, sessions, statusCode, code, message } = error
+      const { limit: name, max, count, statusCode, code, message } = error
       request.log.info({ code, limit: name }, 'refused')
-      return reply.code(429).send({
-        statusCode, code, error: 'Too Many Requests', message, requestId: request.id, limit: { name, max, count }, sessions: sessions.map(session => sessionAnswer(session, null))
-      })
+      const names = await deviceNames(app, error.sessions[0])
+      const sessions = error.sessions.map(session => sessionAnswer(session, null, names))
+      return reply.code(429).send({ statusCode, code, error: 'Too Many Requests', message, requestId: request.id, limit: { name, max, count }, sessions })
     }
   })
 
@@ -58,7 +66,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     schema: { operationId: 'refresh', summary: 'Get new tokens for a refresh token', tags, body: RefreshBody, response: answers({ 200: LoginAnswer }) }
   }, async (request, reply) => {
     reply.header('cache-control', 'no-store')
-    return loginAnswer(await auth.refresh(request.body.refreshToken))
+    return await loginAnswer(await auth.refresh(request.body.refreshToken))
   })
 
   app.post('/logout', {
@@ -74,9 +82,9 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     schema: { operationId: 'me', summary: 'Who is signed in', tags, response: answers({ 200: MeAnswer }) }
   }, async request => {
     const { session } = request.requireAuth()
-    const user = await auth.userOf(session)
+    const [user, names] = await Promise.all([auth.userOf(session), deviceNames(app, session)])
     if (user === null) throw new TokenInvalid()
-    return { user: userAnswer(user), session: sessionAnswer(session, session.id) }
+    return { user: userAnswer(user), session: sessionAnswer(session, session.id, names) }
   })
 
   app.post('/password/change', {
@@ -110,14 +118,14 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     await auth.resetPassword(request.body.token, request.body.password)
     return reply.code(204).send(null)
   })
+
+  async function loginAnswer ({ user, session, accessToken, refreshToken, expiresIn }: SignedIn) {
+    return { accessToken, refreshToken, tokenType: 'Bearer' as const, expiresIn, user: userAnswer(user), session: sessionAnswer(session, session.id, await deviceNames(app, session)) }
+  }
 }
 
 function isLimitError (error: unknown): error is SessionLimitError {
   return error instanceof SessionLimitReached
-}
-
-function loginAnswer ({ user, session, accessToken, refreshToken, expiresIn }: SignedIn) {
-  return { accessToken, refreshToken, tokenType: 'Bearer' as const, expiresIn, user: userAnswer(user), session: sessionAnswer(session, session.id) }
 }
 
 function userAnswer ({ id, email, name, roles, createdAt }: User) {

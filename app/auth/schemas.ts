@@ -27,6 +27,12 @@ export const LoginBody = exactly({
   endOthers: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9_-]{24}$', examples: ['1Kz4_7cpHvAsp864SZoUrGX8'] }), { maxItems: 100, description: 'own sessions that end when this one begins: what a 429 offers' }))
 })
 
+const deviceToken = { description: 'tells which device this is; opens nothing', examples: ['dev_…'] }
+
+export const LoginHeaders = Type.Object({ 'device-token': Type.Optional(Type.String(deviceToken)) })
+/** For who is no browser: those get it in a cookie. */
+export const LoginAnswerHeaders = { 'device-token': Type.String(deviceToken) }
+
 /** For who proved the password, where a limit refuses. */
 export const LimitAnswer = Type.Object({
   ...ErrorAnswer.properties,
@@ -38,7 +44,23 @@ export const LimitAnswer = Type.Object({
   sessions: Type.Optional(Type.Array(SessionAnswer, { description: 'own sessions that count: repeat the request with the id of one in endOthers' }))
 }, {
   description: 'Too many sessions, or too many requests',
-  examples: [{ statusCode: 429, code: 'FST_SESSION_LIMIT', error: 'Too Many Requests', message: 'The limit "per user" of 10 sessions is reached (there are 10): end one first', requestId: '7f0c1a52-3b1f-4a53-9a9e-2f4f5c6d7e8f', limit: { name: 'per user', max: 10, count: 10 }, sessions: [] }]
+  examples: [{
+    statusCode: 429,
+    code: 'FST_SESSION_LIMIT',
+    error: 'Too Many Requests',
+    message: 'The limit "per user" of 10 sessions is reached (there are 10): end one first',
+    requestId: '7f0c1a52-3b1f-4a53-9a9e-2f4f5c6d7e8f',
+    limit: { name: 'per user', max: 10, count: 10 },
+    sessions: [{
+      id: '1Kz4_7cpHvAsp864SZoUrGX8',
+      current: false,
+      device: { id: '3v9WmKQx0pYfUO2bV1aZtg', name: 'Ada\'s laptop', userAgent: 'Mozilla/5.0 …' },
+      ipAddress: '203.0.113.7',
+      issuedAt: 1795326589271,
+      lastUsedAt: 1795326589271,
+      expiresAt: 1795931389271
+    }]
+  }]
 })
 
 export const LoginAnswer = exactly({

@@ -1,6 +1,8 @@
+import { randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
 import { milliseconds, weakness } from 'fastify-token-registry'
 import { jwtKeys, type JwtKey } from 'fastify-token-registry/session-jwt'
+import { webhookChannel } from 'fastify-token-registry/session-limits'
 import { isEmail } from '../users/email.ts'
 
 const HOUR = 3_600_000
@@ -78,9 +80,16 @@ function httpUrl (text: string): URL {
   return /^https?:\/\/[^/\s]/i.test(text) && url.username === '' && url.password === '' ? url : refuse('not of the form https://host')
 }
 
+/** Where notifications are posted. What a name leads to is checked with each of them. */
 export function webhookUrl (text: string): string {
-  const { protocol, href } = httpUrl(text)
-  return protocol === 'https:' ? href : refuse('not https')
+  const { href: url } = httpUrl(text)
+  webhookChannel({ url, secret: randomBytes(32).toString('base64') })
+  return url
+}
+
+export function webhookSecret (text: string): string {
+  webhookChannel({ url: 'https://hooks.example.org', secret: text })
+  return text
 }
 
 export function databaseUrl (text: string): URL {

@@ -2,7 +2,7 @@ import { Type, type Static, type TString, type TUnsafe } from '@sinclair/typebox
 import { checkPassword } from '../passwords/policy.ts'
 import { isEmail } from '../users/email.ts'
 import { redisUrl } from './redis-url.ts'
-import { baseUrl, databaseUrl, delay, origins, pageUrl, privateKey, rateLimit, secret, secrets, sender, sessionLimit, smtpUrl, trustedProxies, webhookUrl } from './values.ts'
+import { baseUrl, databaseUrl, delay, origins, pageUrl, privateKey, rateLimit, secret, secrets, sender, sessionLimit, smtpUrl, trustedProxies, webhookSecret, webhookUrl } from './values.ts'
 
 /** What a variable that holds a secret may be. */
 export const aSecret = '32 bytes of randomness, as "openssl rand -base64 32" prints them'
@@ -113,9 +113,9 @@ export const variables = Type.Object({
     mayBe: 'https://hooks.example.org/path, of a public address',
     description: 'is sent what users are told by mail: sign-ins from new devices, sessions that others ended'
   })),
-  NOTIFY_WEBHOOK_SECRET: Type.Optional(text('secret', {
+  NOTIFY_WEBHOOK_SECRET: Type.Optional(text('webhook-secret', {
     secret: true,
-    mayBe: aSecret,
+    mayBe: `${aSecret}, or whsec_ and base64 of as many`,
     description: 'signs what NOTIFY_WEBHOOK_URL is sent (standardwebhooks.com)'
   })),
   RATE_LIMIT_GLOBAL: text('rate-limit', {
@@ -174,6 +174,7 @@ export const formats: Readonly<Record<string, (text: string) => boolean>> = {
   sender: parsedBy(sender),
   'smtp-url': parsedBy(smtpUrl),
   'trusted-proxies': parsedBy(trustedProxies),
+  'webhook-secret': parsedBy(webhookSecret),
   'webhook-url': parsedBy(webhookUrl)
 }
 

@@ -2,7 +2,10 @@ import { Type } from '@sinclair/typebox'
 import type { Device } from 'fastify-token-registry/session-limits'
 import { exactly, Time } from '../http/schemas.ts'
 
-export const DeviceName = Type.String({ minLength: 1, maxLength: 100, description: 'without control characters', examples: ['Ada\'s laptop'] })
+const name = { minLength: 1, maxLength: 100, description: 'without control characters', examples: ['Ada\'s laptop'] }
+
+/** As the list of devices takes it: with something to see, and nothing that breaks lines or turns them around. */
+export const DeviceName = Type.String({ ...name, pattern: '^(?=.*[\\p{L}\\p{N}\\p{P}\\p{S}])[^\\p{Cc}\\p{Zl}\\p{Zp}\\u202A-\\u202E\\u2066-\\u2069]*$' })
 
 const DeviceId = Type.String({ minLength: 1, maxLength: 256, description: 'public: it names a device and opens nothing', examples: ['3v9WmKQx0pYfUO2bV1aZtg'] })
 
@@ -20,7 +23,8 @@ export const DevicesAnswer = exactly({ devices: Type.Array(DeviceAnswer) }, { de
 export const DeviceParams = exactly({ id: DeviceId })
 
 export const DeviceBody = Type.Object({
-  name: Type.Optional(DeviceName),
+  // The list says better what is wrong with it.
+  name: Type.Optional(Type.String(name)),
   trusted: Type.Optional(Type.Boolean({ description: 'trusted devices are forgotten last', examples: [true] }))
 }, { additionalProperties: false, minProperties: 1 })
 

@@ -8,6 +8,7 @@ import { packageInfo } from '../package-info.ts'
 const tags = [
   { name: 'auth', description: 'Register, sign in and out, passwords' },
   { name: 'sessions', description: 'The sessions of who is signed in' },
+  { name: 'devices', description: 'The devices that they are on' },
   { name: 'admin', description: 'What administrators see and end' },
   { name: 'health', description: 'For load balancers and orchestrators' }
 ]

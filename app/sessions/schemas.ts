@@ -44,7 +44,7 @@ export const PageQuery = exactly({
 })
 
 /** What its owner may see of a session. */
-export function sessionAnswer ({ id, meta, issuedAt, lastUsedAt, expiresAt }: DeepReadonly<SessionRecord>, currentId: string | null, names: DeviceNames = noNames) {
+export function sessionAnswer ({ id, meta, issuedAt, lastUsedAt, expiresAt }: DeepReadonly<SessionRecord>, currentId: string | null, names: DeviceNames) {
   const { deviceId = null, deviceName = null, userAgent = null, ipAddress = null } = meta
   return { id, current: id === currentId, device: { id: deviceId, name: names.get(deviceId) ?? deviceName, userAgent }, ipAddress, issuedAt, lastUsedAt, expiresAt }
 }
@@ -59,8 +59,9 @@ export type DeviceNames = ReadonlyMap<string | null, string>
 
 const noNames: DeviceNames = new Map()
 
-/** The names of a subject's devices; none where they cannot be read, which is no reason to show no sessions. */
-export async function deviceNames ({ sessionLimits: { devices }, log }: FastifyInstance, subject: Subject): Promise<DeviceNames> {
+/** The names of a subject's devices; none of nobody's, nor where they cannot be read, which is no reason to show no sessions. */
+export async function deviceNames ({ sessionLimits: { devices }, log }: FastifyInstance, subject: Subject | undefined): Promise<DeviceNames> {
+  if (subject === undefined) return noNames
   try {
     return new Map((await devices.list(subject)).map(({ id, name }) => [id, name]))
   } catch (error) {

@@ -84,9 +84,7 @@ export class SessionLimits {
   revoked ({ id, subject, reason, by, count }: Revocation & { count: number }, op: string): void {
     if (subject === undefined || reason === 'limit') return
     const type = reason === 'password_changed' ? 'password-changed' : by !== null && by !== subject.sub ? 'ended-by-administrator' : id === undefined ? 'all-ended' : null
-    // However often a password was changed in a while, or sessions were ended for that: it is one thing to be told.
-    const key = type === 'password-changed' ? type : op
-    if (type !== null) this.#notify(type, subject, { key, detail: { reason, by, count } })
+    if (type !== null) this.#notify(type, subject, { key: op, detail: { reason, by, count } })
   }
 
   async close (): Promise<void> {

@@ -75,12 +75,14 @@ t.test('an unknown user costs as much work as a wrong password', async t => {
   const cheapest = { ada: Infinity, eve: Infinity }
   for (let round = 0; round < 9; round++) {
     for (const name of ['ada', 'eve'] as const) {
-      const start = performance.now()
+      // Of the processor, for which other processes do not count.
+      const before = process.cpuUsage()
       await call(app, 'POST', '/api/auth/login', { body: { email: `${name}@work.example.org`, password: 'a wrong password' } })
-      cheapest[name] = Math.min(cheapest[name], performance.now() - start)
+      const { user, system } = process.cpuUsage(before)
+      cheapest[name] = Math.min(cheapest[name], (user + system) / 1000)
     }
   }
-  // Whatever else the machine does only adds time: the cheapest of each compare.
+  // Whatever else this one does only adds time: the cheapest of each compare.
   const ratio = cheapest.eve / cheapest.ada
   t.ok(ratio > 0.5 && ratio < 2, `${cheapest.eve} ms, and ${cheapest.ada} ms for a user`)
 })
@@ -195,6 +197,19 @@ t.test('no sign-in with the old password outlives a password change that it race
     if (statusCode === 200) t.equal((await call(app, 'GET', '/api/auth/me', { token: String(body['accessToken']) })).statusCode, 401)
   }
   t.match(await call(app, 'GET', '/api/sessions', { token }), { body: { sessions: { length: 1 } } })
+})
+
+t.test('whoever is shut out while signing in stays out, and is not told of another password', async t => {
+  const email = 'ada@shut-out.example.org'
+  await register(pg, email)
+  let session = ''
+  pg.tokenRegistry.addHook('postSave', async ({ id, sub }) => {
+    if (session !== '') return
+    session = id
+    await users.disable(sub)
+  })
+  t.match(await call(pg, 'POST', '/api/auth/login', { body: { email, password } }), { statusCode: 401, body: { code: 'APP_SIGN_IN_REFUSED' } })
+  t.match(await pg.tokenRegistry.explain(session), { reason: 'disabled' })
 })
 
 t.test('a mail resets a password, once, and ends every session', async t => {

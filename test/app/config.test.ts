@@ -166,8 +166,8 @@ t.test('what is no value of a secret variable is refused and not shown', async t
       'redis+sentinel://:hunter2@a:1,b:2', 'redis+sentinel://:hunter2@a,b:2/primary', 'redis+sentinel://:hunter2@a:1,/primary', 'redis+sentinel://:hunter2@a:1/primary/x',
       'redis+sentinel://:hunter2@a:1/primary/0/0', 'redis+sentinel://:hunter2@a:1/%zz', 'redis+cluster://:hunter2@a:1,b', 'redis+cluster://:hunter2@a:1/1', 'redis+cluster://a:b:hunter2@a:1'
     ],
-    NOTIFY_WEBHOOK_URL: ['http://hooks.example.org/hunter2', 'hunter2', 'https://u:hunter2@hooks.example.org'],
-    NOTIFY_WEBHOOK_SECRET: ['hunter2'],
+    NOTIFY_WEBHOOK_URL: ['http://hooks.example.org/hunter2', 'hunter2', 'https:hunter2', 'https://u:hunter2@hooks.example.org', 'https://10.0.0.1/hunter2', 'https://[::1]/hunter2'],
+    NOTIFY_WEBHOOK_SECRET: ['hunter2', 'whsec_hunter2', 'whsec_hunter2-hunter3-MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'],
     SMTP_URL: ['http://root:hunter2@mail', 'hunter2', 'smtp:', 'smtp:hunter2', 'smtps://'],
     JWT_PRIVATE_KEY: ['-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----'],
     ADMIN_PASSWORD: ['hunter2', 'hunter2'.repeat(20), 'password1', 'Password1'],

@@ -148,7 +148,7 @@ t.test('a process that has closed ends, whatever its channels do, and one that h
     if (${close}) channels.push(webhookChannel({ url: 'http://127.0.0.1:${port}', secret: 'Zm9ydHktdHdvIGlzIHRoZSBhbnN3ZXIgdG8gZXZlcnl0aGluZw==', allowPrivate: true, timeout: '1m' }))
     const notifications = new Notifications(resolveNotificationOptions({ flush: 50, timeout: '1m', pause: '5m', channels }), { mark: async () => true, now: Date.now, log: () => {} })
     notifications.notify({ type: 'all-ended', tenant: '', sub: 'alice', at: 0, session: null, device: null, detail: {} })
-    await new Promise(resolve => setTimeout(resolve, 100))
+    while (notifications.stats.queued < channels.length) await new Promise(setImmediate)
     if (${close}) await notifications.close()
     console.log(notifications.stats.queued)`
   for (const [close, queued] of [[true, 0], [false, 2]] as const) {

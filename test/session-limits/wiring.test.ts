@@ -158,9 +158,10 @@ t.test('what ended sessions that their owner did not end is told, once', async t
   t.match(await next(), { type: 'password-changed', detail: { count: 1 } })
   await issue()
   await registry.revokeAll({ sub: 'alice', by: 'alice', reason: 'password_changed' })
+  t.match(await next(), { type: 'password-changed' }, 'each change is told')
   await issue({ use: 'once' })
   await app.close()
-  t.equal(told.length, 6)
+  t.equal(told.length, 7)
 })
 
 t.test('figures of notifications are among those of the registry', async t => {

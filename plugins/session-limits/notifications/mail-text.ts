@@ -22,7 +22,7 @@ const wordings: Record<NotificationType, Wording> = {
   'ended-by-reuse': { subject: 'A session of yours was ended for safety', happened: 'One of your sessions was ended, because a key to it that was no longer valid was used again: somebody may have copied it.', advice: 'Sign in again. If it happens again, change your password.' },
   'ended-by-administrator': { subject: 'An administrator ended a session of yours', happened: 'One of your sessions was ended by an administrator.', advice: 'If you do not know why, ask them.' },
   'password-changed': { subject: 'Your password was changed', happened: 'The password of your account was changed.', advice: 'If this was not you, set a new password and sign out all other sessions.' },
-  'all-ended': { subject: 'You were signed out everywhere', happened: 'Your sessions were ended: sign in again where you need to.', advice: change }
+  'all-ended': { subject: 'Your sessions were ended', happened: 'As asked for, sessions of yours were ended: sign in again where you need to.', advice: change }
 }
 
 /** The mail in plain English. What a user or browser chose (the name of a device) is one short line in quotation marks. */
