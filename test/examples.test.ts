@@ -258,6 +258,7 @@ t.test('redis-sentinel', async t => {
   await old.kill()
   const me = () => app.inject({ url: '/me', headers: bearer(token) })
   await until('the next primary serves', [], async () => (await app.inject({ method: 'POST', url: '/login' })).statusCode === 200)
+  await until('it is served again', [], async () => (await me()).statusCode !== 503)
   t.equal((await me()).statusCode, 200, 'nobody is signed out')
 })
 

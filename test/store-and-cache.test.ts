@@ -87,6 +87,12 @@ t.test('a store that answers nothing at all is found out', async t => {
   await t.rejects(registry.issue({ sub: 'alice' }), TypeError)
 })
 
+t.test('what a store of one\'s own counts is told, and nothing where it counts nothing', async t => {
+  const figuresOf = async (store: PartialStore) => (await build(t, { store })).tokenRegistry.stats.read()['store']
+  t.same(await figuresOf(new MinimalStore()), {})
+  t.same(await figuresOf(Object.assign(new MinimalStore(), { figures: () => ({ rows: 7 }) })), { rows: 7 })
+})
+
 t.test('a store of one\'s own lacks what cannot be made from the rest', async t => {
   const { tokenRegistry: registry } = await build(t, { store: new MinimalStore() })
   const unsupported = { code: 'FST_STORE_UNSUPPORTED', statusCode: 501 }

@@ -430,6 +430,9 @@ t.test('explain tells what differs from what a session is bound to, where it was
   t.equal(await registry.explain('x'.repeat(24), { binding: key }), null)
   await registry.revokeById(session.id, 'stolen', { detail: { differs: 'ipAddress' } })
   t.match(await registry.explain(session.id, { binding: other }), { reason: 'stolen', detail: { differs: 'ipAddress' } })
+  const another = await issue()
+  await registry.revoke(another.token, 'stolen', { detail: { differs: 'userAgent' } })
+  t.match(await registry.explain(another.session.id), { reason: 'stolen', detail: { differs: 'userAgent' } })
   await t.rejects(registry.revokeById(session.id, 'x', { detail: { token: 'secret' } as object }), { code: 'FST_TOKEN_VALIDATION' })
 })
 
@@ -466,4 +469,19 @@ t.test('a device that cannot be read lets nobody in where a limit asks for it', 
   const { id } = app.sessionLimits.devices.recognise({ headers: {} })
   await t.rejects(issue(onDevice(id)), { code: 'FST_STORE_UNAVAILABLE', statusCode: 503 })
   t.same(errors, [], 'the store says so itself')
+})
+
+t.test('where no devices are kept, a session has none that is known', async t => {
+  const seen: unknown[] = []
+  for (const devices of [false, true]) {
+    const { issue } = await limited(t, { devices, limits: [{ per: 'user', max: async session => seen.push(await session.device()) }] })
+    await issue(onDevice('a kiosk'))
+  }
+  t.same(seen, [null, null])
+})
+
+t.test('without limits there is nothing to enforce', async t => {
+  const app = await build(t)
+  await app.tokenRegistry.issue({ sub: 'alice' })
+  t.equal(await app.tokenRegistry.enforceLimits(), 0)
 })

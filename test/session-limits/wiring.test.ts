@@ -242,3 +242,35 @@ t.test('what a preStart hook returns is started, and nothing changes where it re
   server.registry.addHook('preStart', () => {})
   t.equal((await signIn(server)).session.client, 'app')
 })
+
+t.test('a session that is watched is looked at again where the store says only that something changed; not after that was stopped', async t => {
+  const memory = memoryStore()
+  t.teardown(() => memory.close())
+  const held = deferred()
+  let holds = false
+  const store = decorated(memory, {
+    get: async id => {
+      const session = await memory.get(id)
+      if (holds) await held.promise
+      return session
+    },
+    onInvalidate: listener => memory.onInvalidate(() => listener('all'))
+  })
+  const { app, registry } = await limited(t, {}, { store })
+  const [first, second, third] = [await registry.issue({ sub: 'a' }), await registry.issue({ sub: 'b' }), await registry.issue({ sub: 'c' })]
+  const told: string[] = []
+  registry.watch(first.session.id, () => told.push('first'))
+  await registry.revokeById(first.session.id)
+  while (told.length === 0) await new Promise(setImmediate)
+
+  await registry.revokeById(second.session.id)
+  holds = true
+  const stop = registry.watch(second.session.id, () => told.push('second'))
+  stop()
+  const closed = registry.watch(third.session.id, () => told.push('third'))
+  held.resolve()
+  await new Promise(setImmediate)
+  await app.close()
+  closed()
+  t.same(told, ['first'])
+})

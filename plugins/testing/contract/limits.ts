@@ -249,6 +249,7 @@ export const limitRules: readonly Rule[] = [
       assert.deepEqual(await within(limits, 'op'), outcome, 'a repetition gets the first answer')
       await bench.assertLives(second, fourth, stranger)
       assert.equal((await within([atMost(0, 'end-least-recently-used')], 'all')).evicted.length, 2)
+      assert.deepEqual(await bench.store.insert([], { subject, op: 'without limits' }), { inserted: [], evicted: [], refused: [] })
       assert.deepEqual(await bench.store.insert([], { limits: [atMost(0, 'refuse')], op: 'nobody' }), { inserted: [], evicted: [], refused: [] })
     }
   },
@@ -329,7 +330,7 @@ export const limitRules: readonly Rule[] = [
       await ends(atMost(298, 'end-oldest'), [sessions[2]])
       await ends(atMost(298, 'end-oldest'), [sessions[3]])
       await ends(atMost(298, 'end-least-recently-used'), [sessions[10]])
-      await bench.store.touch([{ id: sessions[20]?.id ?? '', at: at + 50 }])
+      await bench.store.touch([{ id: (sessions[20] as SessionRecord).id, at: at + 50 }])
       await ends(atMost(297, 'end-least-recently-used'), [sessions[30], sessions[40]])
       const group = { group: 'even' }
       const count = left.filter(session => even(sessions.indexOf(session))).length
@@ -337,6 +338,19 @@ export const limitRules: readonly Rule[] = [
       await ends(atMost(count, 'end-least-recently-used', group), [sessions[50]], ['even'])
       await ends(atMost(count - 1, 'end-least-recently-used', group), [sessions[120], sessions[130]], ['even'])
       assert.equal((await bench.insertAll([bench.record({ groups: ['even'] })], [atMost(count - 1, 'refuse', group)])).refused.length, 1)
+    }
+  },
+  {
+    name: 'of many sessions those that have expired count no more',
+    check: async bench => {
+      const limit = atMost(2, 'refuse', { group: 'g' })
+      await bench.insertMany(100, { groups: ['g'], ttl: 500 })
+      const lasting = await bench.insert({ groups: ['g'] })
+      assert.equal((await bench.insertAll([bench.record({ groups: ['g'] })], [limit])).refused.length, 1)
+      await bench.advance(510)
+      const next = await bench.insert({ groups: ['g'] }, [limit])
+      assert.equal((await bench.insertAll([bench.record({ groups: ['g'] })], [limit])).refused.length, 1)
+      await bench.assertFinds({}, [lasting, next])
     }
   },
   {
