@@ -313,7 +313,8 @@ t.test('last uses of many sessions are gathered, one write at a time', async t =
 t.test('a session that is quiet is forgotten, and one too many is written sooner', async t => {
   let writes: SessionUse[] = []
   const lastUse = new LastUse(async uses => { writes.push(...uses) })
-  const quiet = { id: 'quiet', idleTimeout: 10 }
+  const alice = { tenant: '', sub: 'alice' }
+  const quiet = { ...alice, id: 'quiet', idleTimeout: 10 }
   // Until it is forgotten, the very same use is nothing new.
   while (writes.length < 2) {
     lastUse.note(quiet, 7)
@@ -323,19 +324,36 @@ t.test('a session that is quiet is forgotten, and one too many is written sooner
   await lastUse.flush()
 
   writes = []
-  const [first, ...others] = Array.from({ length: 100_001 }, (_, i) => ({ id: String(i), idleTimeout: null }))
+  const [first, ...others] = Array.from({ length: 100_001 }, (_, i) => ({ ...alice, id: String(i), idleTimeout: null }))
   for (const session of [first ?? quiet, ...others.slice(1)]) lastUse.note(session, 1)
   await lastUse.flush()
   t.equal(writes.length, 100_000)
 
   writes = []
   for (const session of [first ?? quiet, ...others]) lastUse.note(session, 1)
-  lastUse.note({ id: '1', idleTimeout: null }, 2)
+  lastUse.note({ ...alice, id: '1', idleTimeout: null }, 2)
   lastUse.note(first ?? quiet, 3)
-  lastUse.note({ id: 'one more', idleTimeout: null }, 4)
+  lastUse.note({ ...alice, id: 'one more', idleTimeout: null }, 4)
   await lastUse.flush()
   t.equal(writes.length, 100_002)
   t.match(['0', '1'].map(wanted => writes.find(({ id }) => id === wanted)), [{ at: 3 }, { at: 2 }])
+})
+
+t.test('where uses are compared, the last ones of a subject are known until they are written, and forgotten', async t => {
+  const lastUse = new LastUse(async () => {})
+  const [alice, bob] = [{ tenant: '', sub: 'alice' }, { tenant: '', sub: 'bob' }]
+  lastUse.note({ ...alice, id: 'before', idleTimeout: null }, 1)
+  t.same(lastUse.usesOf(alice), [])
+  lastUse.compare()
+  for (const at of [2, 3]) lastUse.note({ ...alice, id: 'a', idleTimeout: null }, at)
+  lastUse.note({ ...alice, id: 'quick', idleTimeout: 10 }, 4)
+  lastUse.note({ ...bob, id: 'b', idleTimeout: null }, 5)
+  t.same(lastUse.usesOf(alice), [{ id: 'a', at: 3 }, { id: 'quick', at: 4 }])
+  t.same(lastUse.usesOf(bob), [{ id: 'b', at: 5 }])
+  while (lastUse.usesOf(alice).length === 2) await setImmediate()
+  t.same(lastUse.usesOf(alice), [{ id: 'a', at: 3 }], 'what was not used again is written')
+  await lastUse.flush()
+  t.same([...lastUse.usesOf(alice), ...lastUse.usesOf(bob)], [])
 })
 
 t.test('a last use that could not be written is logged, and noted again by the next use', async t => {

@@ -4,7 +4,7 @@ import {
 import type { Claims } from './claims.ts'
 import { grouped, inOrderOf, sliced } from './grouped.ts'
 import { isId, type Keys } from './keys.ts'
-import { STORED_WITHIN, type Places } from './places.ts'
+import { STORED_WITHIN, type Full, type Places } from './places.ts'
 import { decode, encode, subjectLines } from './record.ts'
 import { REPEATABLE, type Runner } from './runner.ts'
 import { enforce, insert } from './scripts/insert.ts'
@@ -74,43 +74,54 @@ export class Inserts {
     if (taken !== undefined) return refuse({ reason: 'exists', id: taken })
 
     const ownLimits = limits.filter(({ across }) => across !== 'tenant')
-    const reply = await this.#store(own, ownLimits, options)
+    const { reply, full } = await this.#store(own, ownLimits, options)
     if (reply[0] !== 'ok') await this.#claims.takeBack(strangers, tag, op)
     switch (reply[0]) {
       case 'exists': case 'origin': return refuse({ reason: reply[0], id: reply[1] })
-      case 'full': return refuse({ reason: 'limit', ...reply[1] })
-      case 'limit': return refuse({ reason: 'limit', limit: ownLimits[reply[1] - 1] as SessionLimit, count: reply[2] }) // the script counts from 1
+      case 'limit': return refuse({ reason: 'limit', limit: [...ownLimits, ...full.map(({ limit }) => limit)][reply[1] - 1] as SessionLimit, count: reply[2] }) // the script counts from 1
     }
     const [, values, evicted, left] = reply
     const inserted = values.map((value, index) => decode(ids[index] as string, value).session)
-    return { inserted, evicted: this.#options.ended(evicted, left, op), refused: [] }
+    return { inserted, evicted: this.#evicted(evicted, left, op, inserted, full), refused: [] }
   }
 
-  /** Takes places where a tenant counts them, then stores: where there are none, only what was stored before is answered again. */
+  /** What was ended gives its places back, in the background, or to those that were stored without. */
+  #evicted (ids: readonly string[], values: readonly string[], op: string, stored: readonly SessionRecord[] = [], full: readonly Full[] = []): EndedSession[] {
+    const evicted = this.#options.ended(ids, values, op)
+    const at = Math.max(0, ...evicted.map(({ ending }) => ending.at))
+    const placed = (sessions: readonly SessionRecord[], inherits: boolean): SessionRecord[] =>
+      sessions.map(session => ({ ...session, groups: session.groups.filter(name => full.some(({ group }) => group === name) === inherits) }))
+    const ended = evicted.map(({ session }) => session)
+    this.#places.release(placed(ended, false), at).catch(() => {})
+    this.#places.release(placed(ended, true), at, placed(stored, true)).catch(() => {})
+    return evicted
+  }
+
+  /** Takes places where a tenant counts them, then stores: where there are none, only in the place of what it ends. */
   async #store (own: readonly SessionRecord[], ownLimits: readonly SessionLimit[], options: InsertOptions) {
     const tag = this.#keys.tagOfSubject(own[0] as SessionRecord) // a subject has at least one
     for (let tries = 1; ; tries++) {
       const { storeBy, full, undo } = await this.#places.take(own, options.limits)
-      const reply = await this.#runner.runOn<InsertReply>('insert', insert, tag, own.map(({ id }) => id), this.#argumentsOf(own, ownLimits, full === null ? storeBy : 0, options))
+      const args = this.#argumentsOf(own, [...ownLimits.map(limit => limitArgument(limit, own)), ...full.map(one => fullArgument(one, own))], storeBy, options)
+      const reply = await this.#runner.runOn<InsertReply>('insert', insert, tag, own.map(({ id }) => id), args)
       if (reply[0] !== 'ok') undo()
-      if (reply[0] !== 'unplaced') return reply
-      if (full !== null) return ['full', full] as const
+      if (reply[0] !== 'unplaced') return { reply, full }
       if (tries === TRIES) throw new StoreTimeout('insert', STORED_WITHIN)
     }
   }
 
   async #enforce (subject: Subject, options: InsertOptions): Promise<EndedSession[]> {
     const limits = options.limits?.filter(({ across }) => across !== 'tenant') ?? []
-    const args = this.#argumentsOf([], limits, null, options)
+    const args = this.#argumentsOf([], limits.map(limit => limitArgument(limit, [])), null, options)
     const [, , evicted, left] = await this.#runner.run<EnforceReply>('insert', enforce, this.#keys.tagOfSubject(subject), [this.#keys.subject(subject).sessions], args)
-    return this.#options.ended(evicted, left, options.op)
+    return this.#evicted(evicted, left, options.op)
   }
 
-  #argumentsOf (own: readonly SessionRecord[], limits: readonly SessionLimit[], storeBy: number | null, { subject, endOthers = [], op }: InsertOptions): Array<string | number> {
+  #argumentsOf (own: readonly SessionRecord[], limits: readonly object[], storeBy: number | null, { subject, endOthers = [], uses = [], op }: InsertOptions): Array<string | number> {
     const others = [...new Set(endOthers)].filter(isId)
     return [
-      JSON.stringify(op), REPEATABLE, this.#options.now(), storeBy ?? '', JSON.stringify(limits.map(limit => limitArgument(limit, own))), others.length === 0 ? '' : detailOf(own[0]),
-      subject === undefined ? '' : subjectLines(subject), own.length, ...own.flatMap(record => [record.id, encode(record)]), ...others
+      JSON.stringify(op), REPEATABLE, this.#options.now(), storeBy ?? '', JSON.stringify(limits), others.length === 0 ? '' : detailOf(own[0]),
+      subject === undefined ? '' : subjectLines(subject), uses.filter(({ id }) => isId(id)).map(({ id, at }) => `${id} ${at}`).join(' '), own.length, ...own.flatMap(record => [record.id, encode(record)]), ...others
     ]
   }
 }
@@ -123,6 +134,10 @@ function limitArgument (limit: SessionLimit, added: readonly SessionRecord[]): o
   const adding = added.filter(({ use, groups }) => use !== 'once' && (group === undefined || groups.includes(group))).length
   // JSON leaves out what is undefined.
   return { max, refuses: onExceed === 'refuse', byUse: onExceed === 'end-least-recently-used', adding, detail: detailOf(added[0], limit), group, replaces }
+}
+
+function fullArgument ({ limit, group, count, lacking }: Full, added: readonly SessionRecord[]): object {
+  return { lacking, there: count, detail: detailOf(added[0], limit), group, replaces: limit.replaces }
 }
 
 /** What the endings come of that make room, as it is kept of them. */

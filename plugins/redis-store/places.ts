@@ -22,37 +22,49 @@ type PlacesReply = ['taken', string, string, string[]] | ['full', number, string
 /** What has a place in each of its groups that a tenant counts. */
 export type Placed = Pick<SessionRecord, 'id' | 'tenant' | 'groups'>
 
+/** Who has a place. */
+export type Holder = Pick<SessionRecord, 'id' | 'expiresAt'>
+
+/** A limit that has no room, but for who ends as many as are lacking in the step that stores. */
+export interface Full {
+  limit: SessionLimit
+  group: string
+  /** How many there are. */
+  count: number
+  lacking: number
+}
+
 /** Places that were taken for what is about to be stored. */
 export interface Taken {
-  /** Until when it has to be, ms since the epoch; null where nobody counts it. */
+  /** Until when it has to be, ms since the epoch; null where none were taken. */
   storeBy: number | null
-  /** The limit that has no room. */
-  full: { limit: SessionLimit, count: number } | null
+  full: Full[]
   /** Gives back, in the background, what was taken. */
   undo: () => void
 }
 
-const NOTHING: Taken = { storeBy: null, full: null, undo: () => {} }
+const NOTHING: Taken = { storeBy: null, full: [], undo: () => {} }
 
 /**
  * What is counted across the subjects of a tenant, which in a Cluster are in other slots than what counts them. A place is taken before its session is
- * stored, and given back after that has ended: there are never more sessions than places. What a crash leaves behind is found by who finds no place:
- * it looks whether the sessions live of those places that nobody looked at for a while.
+ * stored, and given back after that has ended: there are never more sessions than places. Where all are taken, a session may be stored in the step that ends
+ * another one, whose place it inherits. What a crash leaves behind is found by who finds no place: it looks whether the sessions live of those places that
+ * nobody looked at for a while, and where one does not, whether an heir does.
  */
 export class Places {
   readonly #keys: Keys
   readonly #runner: Runner
   readonly #now: () => number
-  readonly #holds: (id: string, tenant: string, group: string) => Promise<boolean>
+  readonly #holder: (id: string, tenant: string, group: string) => Promise<Holder | null>
   /** By which clocks may differ, in ms. */
   readonly #apart: number
 
-  /** @param holds whether a session of the tenant lives and has the group; true as well where that cannot be known */
-  constructor (keys: Keys, runner: Runner, now: () => number, holds: (id: string, tenant: string, group: string) => Promise<boolean>) {
+  /** @param holder who is counted by a place: the session that took it, or its heir; rejects where that cannot be known */
+  constructor (keys: Keys, runner: Runner, now: () => number, holder: (id: string, tenant: string, group: string) => Promise<Holder | null>) {
     this.#keys = keys
     this.#runner = runner
     this.#now = now
-    this.#holds = holds
+    this.#holder = holder
     this.#apart = keys.cluster ? APART : 0
   }
 
@@ -73,7 +85,7 @@ export class Places {
     const times = parts.flatMap(({ storeBy }) => storeBy ?? [])
     return {
       storeBy: times.length === 0 ? null : Math.min(...times),
-      full: parts.find(({ full }) => full !== null)?.full ?? null,
+      full: parts.flatMap(({ full }) => full),
       undo: () => { for (const { undo } of parts) undo() }
     }
   }
@@ -82,29 +94,50 @@ export class Places {
    * Gives back the places of sessions that have ended. What fails is found later, as what a crash leaves behind.
    *
    * @param at when they had ended, ms since the epoch: a place that was taken since then, for the same id, stays
+   * @param heirs take theirs, of which they have none in these groups: they were stored in the same step
    */
-  async release (ended: readonly Placed[], at: number): Promise<void> {
-    const places = ended.flatMap(({ id, tenant, groups }) => groups.filter(isPlaced).map(group => ({ id, key: this.#keys.places(tenant, group) })))
-    if (places.length === 0) return
-    const until = at * 1000 + 999 + (BELIEVED + this.#apart) * 1000
-    await Promise.all(grouped(places, ({ key }) => key).flatMap(([key, own]) =>
-      sliced(own, LOOKS).map(async some => await this.#giveBack(key, some.map(({ id }) => id), until))))
+  async release (ended: readonly Placed[], at: number, heirs: readonly SessionRecord[] = []): Promise<void> {
+    const until = (at + BELIEVED + this.#apart) * 1000 + 999
+    const come = new Map(this.#byKey(heirs))
+    await Promise.all(this.#byKey(ended).flatMap(([key, gone]) => sliced(gone.map(({ session: { id } }) => id), LOOKS).map(async (ids, index) => {
+      const heirs = index === 0 ? come.get(key) : undefined
+      if (heirs === undefined) await this.#giveBack(key, ids, until)
+      else await this.#claim(key, heirs.map(({ session }) => session), { back: ids.map(id => [id, until]) })
+    })))
+  }
+
+  /** Sessions by the places that they have. */
+  #byKey<Session extends Placed> (sessions: readonly Session[]): Array<[key: string, Array<{ key: string, session: Session }>]> {
+    return grouped(sessions.flatMap(session => session.groups.filter(isPlaced).map(group => ({ key: this.#keys.places(session.tenant, group), session }))), ({ key }) => key)
   }
 
   async #take (own: readonly SessionRecord[], group: string, limit: SessionLimit | undefined): Promise<Taken> {
     const { tenant } = own[0] as SessionRecord // there is one at least
     const key = this.#keys.places(tenant, group)
-    const ids = own.map(({ id }) => id)
-    const lasts = Math.max(...own.map(({ expiresAt }) => expiresAt)) - this.#now() + BELIEVED
     let back: Array<[id: string, until: string]> = []
     for (let round = 0; ; round++) {
-      const looks = round < ROUNDS ? LOOKS : 0
-      const [result, number, until, some] = await this.#run('insert', key, [limit?.max ?? '', Math.max(lasts, BELIEVED), BELIEVED, looks, back.length, ...back.flat(), ...ids])
-      if (result === 'taken') return { storeBy: Number(number) + STORED_WITHIN, full: null, undo: () => { this.#giveBack(key, some, until).catch(() => {}) } }
-      const held = await Promise.all(some.map(async id => await this.#holds(id, tenant, group)))
-      back = some.filter((_, index) => held[index] === false).map(id => [id, until])
-      if (back.length === 0 && some.length < LOOKS) return { ...NOTHING, full: { limit: limit as SessionLimit, count: Number(number) } } // without one there is room
+      const reply = await this.#claim(key, own, { max: limit?.max, looks: round < ROUNDS ? LOOKS : 0, back })
+      if (reply[0] === 'taken') {
+        const [, at, until, taken] = reply
+        return { storeBy: Number(at) + STORED_WITHIN, full: [], undo: () => { this.#giveBack(key, taken, until).catch(() => {}) } }
+      }
+      const [, count, until, doubtful] = reply
+      const holders = await Promise.all(doubtful.map(async id => await this.#holder(id, tenant, group).catch(() => ({ id, expiresAt: 0 }))))
+      const heirs = holders.filter((holder, index) => holder !== null && holder.id !== doubtful[index]) as Holder[] // those that are left
+      // Before the place that they have it from is given back.
+      if (heirs.length > 0) await this.#claim(key, heirs)
+      back = doubtful.filter((id, index) => holders[index]?.id !== id).map(id => [id, until])
+      if (back.length === 0 && doubtful.length < LOOKS) {
+        const full = limit as SessionLimit // without one there is room
+        return { ...NOTHING, full: [{ limit: full, group, count, lacking: Math.min(count - full.max, 0) + own.length }] }
+      }
     }
+  }
+
+  /** @param options how many there may be; how many to look at where there is no room; what is given back before */
+  async #claim (key: string, own: readonly Holder[], { max, looks = 0, back = [] }: { max?: number | undefined, looks?: number, back?: ReadonlyArray<[id: string, until: number | string]> } = {}): Promise<PlacesReply> {
+    const lasts = Math.max(...own.map(({ expiresAt }) => expiresAt)) - this.#now() + BELIEVED
+    return await this.#run('insert', key, [max ?? '', Math.max(lasts, BELIEVED), BELIEVED, looks, back.length, ...back.flat(), ...own.map(({ id }) => id)])
   }
 
   async #giveBack (key: string, ids: readonly string[], until: number | string): Promise<void> {

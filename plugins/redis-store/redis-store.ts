@@ -17,7 +17,7 @@ import { Inserts } from './inserts.ts'
 import { isId, type Keys } from './keys.ts'
 import type { Loss } from './losses.ts'
 import { Marks } from './marks.ts'
-import { isPlaced, Places, STORED_WITHIN, type Placed, type Taken } from './places.ts'
+import { isPlaced, Places, STORED_WITHIN, type Holder, type Placed, type Taken } from './places.ts'
 import { causeArguments, decode, groupsLine, groupsOf, text, untext, type Stored } from './record.ts'
 import { Reads } from './reads.ts'
 import { Recent } from './recent.ts'
@@ -32,6 +32,8 @@ import { keeperOf } from './slots.ts'
 
 /** ms without a proof that changes are heard of after which that is an outage, and no hitch */
 const DEAF = 3000
+/** Sessions, each ended for the next, that one look follows. */
+const GENERATIONS = 20
 
 type RotateReply =
   | ['unknown' | 'expired' | 'corrupt' | 'client' | 'binding']
@@ -94,7 +96,7 @@ export class RedisStore implements TokenStore {
     const now = (): number => coherence.now()
     this.#reads = new Reads(connection)
     this.#runner = new Runner(connection, keys, settings.keepEndings, confirmed)
-    this.#places = new Places(keys, this.#runner, now, async (id, tenant, group) => await this.#holds(id, tenant, group))
+    this.#places = new Places(keys, this.#runner, now, async (id, tenant, group) => await this.#holder(id, tenant, group))
     const claims = new Claims(connection, keys, this.#runner, now, settings.keepEndings)
     this.#inserts = new Inserts(keys, this.#runner, claims, this.#places, { now, ended: (ids, values, op) => this.#evicted(ids, values, op) })
     this.#endAll = new EndAll(connection, keys, this.#runner, now)
@@ -434,10 +436,7 @@ export class RedisStore implements TokenStore {
     this.#tell(ids)
     const evicted = this.#decodeAll(ids, values).flatMap(({ session, ending }) => ending?.op === op ? [{ session, ending }] : [])
     this.#indexes.removeSoon(evicted.map(({ session }) => session))
-    for (const { session, ending } of evicted) {
-      this.#rememberEnded([session.id], ending)
-      this.#release([session], ending.at)
-    }
+    for (const { session, ending } of evicted) this.#rememberEnded([session.id], ending)
     return evicted
   }
 
@@ -446,17 +445,20 @@ export class RedisStore implements TokenStore {
     this.#places.release(ended, at).catch(() => {})
   }
 
-  /** Whether a session lives and has a group; where that cannot be known, it counts as so. */
-  async #holds (id: string, tenant: string, group: string): Promise<boolean> {
-    try {
-      const found = await this.#read(id)
-      if (found === null || found.stored.ending !== null) return false
-      const { session } = found.stored
-      if (session.tenant !== tenant || !session.groups.includes(group)) return false
+  /** Who lives and has a group: a session, or who was stored in its place. */
+  async #holder (id: string, tenant: string, group: string): Promise<Holder | null> {
+    for (let [heir, generation] = [id, 0]; ; generation++) {
+      const found = await this.#read(heir)
+      if (found === null) return null
+      const { session, ending } = found.stored
+      if (session.tenant !== tenant || !session.groups.includes(group)) return null
       // By the clock of its own server: it may be used in this very moment.
-      return deadlineOf(session) > this.now() || !(await this.#expire([id], found.tag)).includes(id)
-    } catch {
-      return true
+      if (ending === null) return deadlineOf(session) > this.now() || !(await this.#expire([heir], found.tag)).includes(heir) ? session : null
+      const successor = ending.detail?.session
+      if (successor === undefined) return null
+      // The next look goes on from there.
+      if (generation === GENERATIONS) return session
+      heir = successor
     }
   }
 

@@ -56,6 +56,7 @@ class CompletedStore implements TokenStore {
 
   async insert (records: readonly SessionRecord[], options: InsertOptions): Promise<InsertOutcome> {
     if (records.some(({ idleTimeout }) => idleTimeout !== null)) this.#needTouch()
+    if (options.uses !== undefined && options.uses.length > 0) await this.touch(options.uses)
     try {
       const outcome = await this.#store.insert(records, options)
       this.#changed(outcome.evicted.map(({ session }) => session.id))

@@ -15,7 +15,7 @@ export interface SessionLimitError extends RegistryError {
   max: number
   /** How many there are. */
   count: number
-  /** Those of the subject that count, the newest first: one of them could be ended (`endOthers`). None for a limit of a tenant. For the owner's eyes. */
+  /** Those of the subject that count, the newest first: one of them could be ended (`endOthers`). For the owner's eyes. */
   sessions: SessionRecord[]
 }
 

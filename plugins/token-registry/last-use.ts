@@ -1,8 +1,11 @@
-import type { SessionRecord } from './record.ts'
+import type { SessionRecord, Subject } from './record.ts'
 import type { SessionUse } from './store.ts'
+import { subjectKey } from './token.ts'
 
 /** ms between two writes of the last use of a session that has no idle timeout, and at most for any other */
 const LONGEST = 60_000
+/** Likewise where limits end sessions by last use. */
+const LONGEST_COMPARED = 5000
 /** ms for which first uses are gathered where no idle timeout may be about to end the session, and at most between two looks at what is due */
 const GATHER = 1000
 /** Sessions of one interval that are remembered; beyond that, the first is written and forgotten sooner than need be. */
@@ -14,11 +17,13 @@ interface Use {
   written: number
   /** When a later use is to be written, by the monotonic clock. */
   due: number
+  /** Its key, where uses are compared. */
+  subject: string | null
 }
 
 /**
  * Writes last uses in the background: the first one after a quiet time at once, since the idle timeout may be about to end the session, and the
- * newest of those that follow every min(60 s, idleTimeout / 10). One write is under way at a time, and what comes meanwhile is gathered.
+ * newest of those that follow every min(60 s, idleTimeout / 10): 5 s where uses are compared. One write is under way at a time, and what comes meanwhile is gathered.
  */
 export class LastUse {
   readonly #write: (uses: readonly SessionUse[]) => Promise<void>
@@ -28,15 +33,28 @@ export class LastUse {
   #writing: Promise<void> | null = null
   #timer: NodeJS.Timeout | undefined
   #firesAt = Infinity
+  /** By subject and id, where uses are compared. */
+  #subjects: Map<string, Map<string, Use>> | null = null
 
   /** @param write does not reject */
   constructor (write: (uses: readonly SessionUse[]) => Promise<void>) {
     this.#write = write
   }
 
+  /** From now on, `usesOf` knows. */
+  compare (): void {
+    this.#subjects ??= new Map()
+  }
+
+  /** Last uses of a subject's sessions that the store may not know: where uses are compared. */
+  usesOf (subject: Subject): SessionUse[] {
+    return Array.from(this.#subjects?.get(subjectKey(subject)) ?? [], ([id, { at }]) => ({ id, at }))
+  }
+
   /** @param at ms since the epoch, by the store's clock */
-  note ({ id, idleTimeout }: Pick<SessionRecord, 'id' | 'idleTimeout'>, at: number): void {
-    const interval = Math.min(LONGEST, (idleTimeout ?? Infinity) / 10)
+  note (session: Pick<SessionRecord, 'id' | 'tenant' | 'sub' | 'idleTimeout'>, at: number): void {
+    const { id, idleTimeout } = session
+    const interval = Math.min(this.#subjects === null ? LONGEST : LONGEST_COMPARED, (idleTimeout ?? Infinity) / 10)
     const lane = this.#lanes.get(interval) ?? new Map<string, Use>()
     const use = lane.get(id)
     if (use !== undefined && at - use.written < interval) {
@@ -44,11 +62,11 @@ export class LastUse {
       return
     }
     // In its place in the order.
-    if (use !== undefined) lane.delete(id)
+    if (use !== undefined) this.#take(lane, id, use)
     if (lane.size === 0) this.#lanes.set(interval, lane)
     const [first] = lane
     if (first !== undefined && lane.size === MAX) this.#take(lane, ...first)
-    this.#put(lane, id, at, interval)
+    this.#put(lane, id, { at, interval, subject: this.#subjects === null ? null : subjectKey(session) })
     this.#wakeIn(idleTimeout === null ? GATHER : 0)
   }
 
@@ -61,15 +79,25 @@ export class LastUse {
     await this.#writeAll()
   }
 
-  #put (lane: Map<string, Use>, id: string, at: number, interval: number): void {
-    lane.set(id, { at, written: at, due: performance.now() + interval })
+  #put (lane: Map<string, Use>, id: string, { at, interval, subject }: Pick<Use, 'at' | 'subject'> & { interval: number }): void {
+    const use = { at, written: at, due: performance.now() + interval, subject }
+    lane.set(id, use)
     this.#unwritten.set(id, at)
+    if (this.#subjects === null || subject === null) return
+    const uses = this.#subjects.get(subject)
+    if (uses === undefined) this.#subjects.set(subject, new Map([[id, use]]))
+    else uses.set(id, use)
   }
 
   /** @returns whether the session was used since it was written */
-  #take (lane: Map<string, Use>, id: string, { at, written }: Use): boolean {
+  #take (lane: Map<string, Use>, id: string, { at, written, subject }: Use): boolean {
     lane.delete(id)
     if (at > written) this.#unwritten.set(id, at)
+    if (this.#subjects !== null && subject !== null) {
+      const uses = this.#subjects.get(subject)
+      uses?.delete(id)
+      if (uses?.size === 0) this.#subjects.delete(subject)
+    }
     return at > written
   }
 
@@ -97,7 +125,7 @@ export class LastUse {
           next = Math.min(next, Math.max(use.due - now, Math.min(interval, GATHER)))
           break
         }
-        if (this.#take(lane, id, use)) this.#put(lane, id, use.at, interval)
+        if (this.#take(lane, id, use)) this.#put(lane, id, { ...use, interval })
       }
       if (lane.size === 0) this.#lanes.delete(interval)
     }

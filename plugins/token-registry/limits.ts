@@ -19,7 +19,7 @@ export interface Holdings<Session> {
   /** Those of a group; all where it is left out. */
   counted (group?: string): Counted<Session>
   /** Those of a group, of all subjects of the tenant. */
-  countedOfTenant (group?: string): { readonly size: number }
+  countedOfTenant (group?: string): Pick<Counted<Session>, 'size' | 'has'>
   /** Those of the subject among some ids. */
   named (ids: readonly string[]): Session[]
 }
@@ -47,35 +47,39 @@ export function judgeLimits<Session> (
   }
   const refuse = (limit: SessionLimit, count: number): LimitVerdict<Session> => ({ victims: new Map(), refused: { reason: 'limit', limit, count } })
   const addingTo = ({ group }: SessionLimit): number => added.filter(({ use, groups }) => use !== 'once' && (group === undefined || groups.includes(group))).length
-  const [wide, own] = [limits.filter(({ across }) => across === 'tenant'), limits.filter(({ across }) => across !== 'tenant')]
-
-  // First, and as though nobody ended: a place is taken before it is known who will.
-  for (const limit of wide) {
-    const adding = addingTo(limit)
-    const { size } = holdings.countedOfTenant(limit.group)
-    if (adding > 0 && size + adding > limit.max) return refuse(limit, size)
+  const remaining = (counted: Pick<Counted<Session>, 'size' | 'has'>): number => counted.size - [...victims.keys()].filter(session => counted.has(session)).length
+  /** Ends some of what a limit counts, among those that the new ones replace, whatever else is too much: false where there are too few. */
+  const replace = (limit: SessionLimit, excess: number, counted: Pick<Counted<Session>, 'has'>): boolean => {
+    const leftOut = { has: (session: Session) => victims.has(session) || !counted.has(session) }
+    const replaced = limit.replaces === undefined ? [] : holdings.counted(limit.replaces).oldest(excess, leftOut)
+    condemn(replaced, 'replaced', limit)
+    return replaced.length === excess
   }
 
   condemn(holdings.named(endOthers), 'replaced')
-  for (const limit of own) {
-    const { max, onExceed, group, replaces } = limit
+  for (const limit of limits.filter(({ across }) => across !== 'tenant')) {
+    const { max, onExceed, group } = limit
     const adding = addingTo(limit)
     if (adding === 0 && added.length > 0) continue
 
     const counted = holdings.counted(group)
-    const count = counted.size - [...victims.keys()].filter(session => counted.has(session)).length
+    const count = remaining(counted)
     const excess = count + adding - max
     if (excess <= 0) continue
     if (adding > max) return refuse(limit, count)
 
     if (onExceed === 'end-oldest') condemn(counted.oldest(excess, victims), 'limit', limit)
     else if (onExceed === 'end-least-recently-used' || added.length === 0) condemn(counted.leastRecentlyUsed(excess, victims), 'limit', limit)
-    else {
-      const elsewhere = { has: (session: Session) => victims.has(session) || !counted.has(session) }
-      const replaced = replaces === undefined ? [] : holdings.counted(replaces).oldest(excess, elsewhere)
-      if (replaced.length < excess) return refuse(limit, count)
-      condemn(replaced, 'replaced', limit)
-    }
+    else if (!replace(limit, Math.min(excess, adding), counted)) return refuse(limit, count)
+  }
+
+  // Last: who ends anyway makes room in the tenant.
+  for (const limit of limits.filter(({ across }) => across === 'tenant')) {
+    const adding = addingTo(limit)
+    const counted = holdings.countedOfTenant(limit.group)
+    const ended = counted.size - remaining(counted)
+    const lacking = Math.min(counted.size + adding - limit.max, adding) - ended
+    if (lacking > 0 && !replace(limit, lacking, counted)) return refuse(limit, counted.size)
   }
   return { victims, refused: null }
 }

@@ -21,5 +21,6 @@ export interface SessionTerms {
  * Sets the terms of sessions that are to be stored, and of those that live when they are brought within the limits.
  *
  * @param sessions of one subject; their deadlines are not settled yet
+ * @param timeout ms that it may take
  */
-export type SessionPolicy = (sessions: readonly SessionRecord[]) => Terms | Promise<Terms>
+export type SessionPolicy = (sessions: readonly SessionRecord[], timeout: number) => Terms | Promise<Terms>

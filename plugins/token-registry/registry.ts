@@ -74,6 +74,8 @@ export interface RevokeAllOptions {
 }
 
 const MAX_BATCH = 10_000
+/** Subjects, one after the other, whose limits cannot be worked out: then those of others hardly can. */
+const FAILURES = 10
 const ID = /^[A-Za-z0-9_-]{24}$/
 
 /** A record of every session and token that a service issues. */
@@ -105,7 +107,7 @@ export class TokenRegistry {
     this.#validate = validatorOf(options.validator, options.hookTimeout)
     this.#opener = new TokenOpener(mint, options.operationTimeout)
     this.#verifier = new Verifier(this.#store, this.#opener, this.#hooks, this.stats, { ...options, newContext: operation => this.#context(operation), log })
-    this.#admission = new Admission(this.#store, options.hookTimeout)
+    this.#admission = new Admission(this.#store, options.hookTimeout, subject => this.#verifier.usesOf(subject))
     this.#watches = new Watches(this.#store, log)
     this.#unsubscribe = [
       store.onInvalidate(ids => this.#changed(ids)),
@@ -354,28 +356,39 @@ export class TokenRegistry {
   /**
    * Sets the terms under which sessions are stored: one plugin does.
    *
+   * @param options `comparesUses`: whether limits end sessions by last use, which is then known exactly in this process, and to others within 5 s
    * @throws {TokenOptions} where one did already
    */
-  setPolicy (policy: SessionPolicy): void {
+  setPolicy (policy: SessionPolicy, { comparesUses = false }: { comparesUses?: boolean } = {}): void {
     this.#admission.setPolicy(policy)
+    if (comparesUses) this.#verifier.compareUses()
   }
 
   /**
-   * Brings sessions within the limits as they are now. What a limit would refuse ends by last use.
+   * Brings sessions within the limits as they are now. What a limit would refuse ends by last use. Subjects whose limits cannot be worked out are left as they
+   * are, and the first of these errors is thrown at the end, or after 10 in a row.
    *
-   * @returns how many sessions were ended
+   * @returns how many sessions were ended; an error has it as `ended`
    */
-  async enforceLimits ({ sub, tenant = '', allTenants = false }: EnforceQuery = {}): Promise<number> {
-    checkQuery({ ...sub !== undefined && { sub }, tenant })
+  async enforceLimits ({ allTenants = false, ...query }: EnforceQuery = {}): Promise<number> {
+    const { sub, tenant = '' } = query
+    checkQuery(query)
     let ended = 0
+    let failed: { error: unknown } | null = null
+    let inARow = 0
     const subjects = sub === undefined ? this.#store.subjects(allTenants ? undefined : tenant) : [{ tenant, sub }]
     // Of one subject alone, nobody knows how many the tenant has.
     const tooMany = sub === undefined ? new TenantCounts() : null
     for await (const subject of subjects) {
-      const evicted = await this.#admission.enforce(subject, this.#context('enforce').op, tooMany)
+      const { evicted, failure } = await this.#admission.enforce(subject, this.#context('enforce').op, tooMany)
       this.#tellEvicted(evicted)
       ended += evicted.length
+      failed ??= failure
+      inARow = failure === null ? 0 : inARow + 1
+      if (inARow === FAILURES) break
     }
+    // Who was not counted may have been the one that is too much.
+    if (failed !== null) throw withDetail(failed.error, { ended })
     for (const { ids, limit } of tooMany?.excess() ?? []) ended += await this.#endMany(ids, { reason: 'limit', by: null, detail: { limit } })
     return ended
   }
@@ -501,12 +514,13 @@ export class TokenRegistry {
   }
 
   async #insert (admitted: readonly Admitted[], context: HookContext): Promise<SessionRecord[]> {
-    const { inserted, evicted, refused } = await this.#admission.store(admitted, context.op)
+    const { inserted, evicted, refused, failure } = await this.#admission.store(admitted, context.op)
     this.stats.issued += inserted.length
     this.#tellEvicted(evicted)
     if (this.#hooks.has('postSave')) await Promise.all(inserted.map(async session => await this.#hooks.after('postSave', session, context)))
+    if (failure !== null) throw withDetail(failure.error, { saved: inserted })
     const [refusal] = refused
-    if (refusal !== undefined) throw Object.assign(await this.#admission.errorOf(refusal), { saved: inserted })
+    if (refusal !== undefined) throw withDetail(await this.#admission.errorOf(refusal), { saved: inserted })
     return inserted
   }
 
@@ -581,6 +595,10 @@ export class TokenRegistry {
       this.#hooks.tell('onEnd', session, { id, tenant, sub, reason, by, op, at, ...detail !== undefined && { detail } })
     }
   }
+}
+
+function withDetail (error: unknown, detail: object): unknown {
+  return error instanceof Error ? Object.assign(error, detail) : error
 }
 
 function only ([session]: readonly SessionRecord[]): SessionRecord {

@@ -75,6 +75,8 @@ export interface InsertOptions {
   limits?: readonly SessionLimit[]
   /** Ids of sessions of the subject that end in that step, with reason `replaced`: before the limits are tested, and only where the records are stored. */
   endOthers?: readonly string[]
+  /** Last uses that may not be stored yet: noted as by `touch`, before the limits are tested. */
+  uses?: readonly SessionUse[]
   /** Whose sessions are brought within the limits (those of the subject), where there are no records. What a limit would refuse, ends by last use. */
   subject?: Subject
   op: string
@@ -90,8 +92,8 @@ export interface SessionLimit {
   /** Counts only sessions that have it among their `groups`. */
   group?: string
   /**
-   * `'tenant'`: counts those of all subjects of the tenant that have the `group`, whose name then begins with `t-`, and refuses. Subjects may be far apart: a place that was
-   * taken for a session that never came, or ended, is free again after 5 s at the latest.
+   * `'tenant'`: counts those of all subjects of the tenant that have the `group`, whose name then begins with `t-`, and refuses, after all others: who ends some
+   * makes room. Subjects may be far apart: a place that was taken for a session that never came, or ended, is free again after 5 s at the latest.
    */
   across?: 'subject' | 'tenant'
   /** A group: before the limit refuses, sessions that it counts and that are in this group end, the oldest first, with reason `replaced`. */

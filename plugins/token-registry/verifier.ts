@@ -4,10 +4,10 @@ import { isThenable } from './deadline.ts'
 import { TokenExpired, TokenInvalid, TokenMismatch, TokenReused, TokenRevoked } from './errors.ts'
 import type { HookContext, HookRunner } from './hooks.ts'
 import { LastUse } from './last-use.ts'
-import type { Ending, SessionRecord } from './record.ts'
+import type { Ending, SessionRecord, Subject } from './record.ts'
 import { authenticates, provesUntil, type Claim, type TokenOpener } from './opener.ts'
 import type { Stats } from './stats.ts'
-import type { TokenStore } from './store.ts'
+import type { SessionUse, TokenStore } from './store.ts'
 
 /** Who presents a token, besides the token itself. */
 export interface Proof {
@@ -25,7 +25,7 @@ export interface VerifierOptions {
   log: (error: unknown, message: string) => void
 }
 
-/** ms for which a use of a session without an idle timeout stands for those after it */
+/** `#notedFor`, unless each use counts */
 const NOTED_FOR = 60_000
 
 /** From a token to who presents it: cache → store → cache. */
@@ -37,6 +37,8 @@ export class Verifier {
   readonly #options: VerifierOptions
   readonly #cache: SessionCache
   readonly #lastUse: LastUse
+  /** ms for which a use of a session that cannot go idle stands for those after it */
+  #notedFor = NOTED_FOR
 
   constructor (store: TokenStore, opener: TokenOpener, hooks: HookRunner, stats: Stats, options: VerifierOptions) {
     this.#store = store
@@ -48,6 +50,17 @@ export class Verifier {
     // A use that could not be written is noted again by the next one.
     this.#lastUse = new LastUse(async uses => await store.touch(uses).catch(error => options.log(error, 'last uses were not written')))
     stats.register('cache', () => ({ ...this.#cache.stats, tokens: this.#cache.size }))
+  }
+
+  /** From now on each use counts, and `usesOf` knows. */
+  compareUses (): void {
+    this.#notedFor = -Infinity
+    this.#lastUse.compare()
+  }
+
+  /** Last uses of a subject's sessions in this process that the store may not know, where they are compared. */
+  usesOf (subject: Subject): SessionUse[] {
+    return this.#lastUse.usesOf(subject)
   }
 
   invalidate (ids: readonly string[] | 'all'): void {
@@ -137,7 +150,7 @@ export class Verifier {
     const { session } = cached.auth
     this.#lastUse.note(session, now)
     // An idle timeout counts from the very last use, and a binding is proved each time: those are never fresh.
-    this.#cache.used(cached, now, session.idleTimeout === null && session.binding === null ? now + NOTED_FOR : -Infinity)
+    this.#cache.used(cached, now, session.idleTimeout === null && session.binding === null ? now + this.#notedFor : -Infinity)
   }
 }
 

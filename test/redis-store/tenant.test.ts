@@ -132,10 +132,34 @@ async function rush (t: Test, instances: readonly RedisStore[]): Promise<void> {
   await stop()
 }
 
+/** Everybody in a full tenant signs in again and again, and strangers try to. */
+async function replacing (t: Test, instances: readonly RedisStore[]): Promise<void> {
+  const [first] = instances as [RedisStore]
+  const store = (i: number): RedisStore => instances[i % instances.length] as RedisStore // there are some
+  const limits = [atMost(20), { name: 'own', max: 1, onExceed: 'end-oldest' } as const]
+  for (let i = 0; i < 20; i++) await insert(first, [record(first, { sub: `user ${i}` })], limits)
+  const stop = watch(t, first, 20)
+  const outcomes: InsertOutcome[] = []
+  for (let round = 0; round < 5; round++) {
+    outcomes.push(...await Promise.all(Array.from({ length: 100 }, async (_, i) => await insert(store(i), [record(store(i), { sub: `user ${i % 20}` })], limits))))
+  }
+  const strangers = await Promise.all(Array.from({ length: 20 }, async (_, i) => await letsIn(store(i), 20)))
+  await stop()
+  t.ok(outcomes.every(({ inserted, evicted }) => inserted.length === 1 && evicted.length === 1))
+  t.notOk(strangers.some(letIn => letIn))
+  t.equal(await first.count({ tenant: '' }), 20)
+}
+
 t.test('of 100 subjects at once on three instances exactly as many are let in as may, and never more live', async t => {
   const { url } = await sharedRedis()
   const keyPrefix = newPrefix()
   await rush(t, [await open(t, { url, keyPrefix }), await open(t, { url, keyPrefix }), await open(t, { url, keyPrefix })])
+})
+
+t.test('in a full one everybody is let in who ends a session of their own, and never more live', async t => {
+  const { url } = await sharedRedis()
+  const keyPrefix = newPrefix()
+  await replacing(t, [await open(t, { url, keyPrefix }), await open(t, { url, keyPrefix }), await open(t, { url, keyPrefix })])
 })
 
 t.test('it is so in a Cluster, whose primaries each keep some of them', async t => {
@@ -143,6 +167,10 @@ t.test('it is so in a Cluster, whose primaries each keep some of them', async t 
   const keyPrefix = newPrefix()
   const instances = [await open(t, { nodes, keyPrefix }), await open(t, { nodes, keyPrefix }), await open(t, { nodes, keyPrefix })] as const
   await rush(t, instances)
+  for (const { sub } of (await instances[0].find({ tenant: '' }, { limit: 100 })).sessions) await instances[0].endAll({ tenant: '', sub }, because())
+  await until('all places are free', [], async () => (await insert(instances[0], Array.from({ length: 20 }, () => record(instances[0], { sub: 'all' })), [atMost(20)])).inserted.length === 20)
+  await instances[0].endAll({ tenant: '', sub: 'all' }, because())
+  await replacing(t, instances)
   const [store, other] = instances
   const adopted = await fill(store, 3, { tenant: 'adopted', id: randomBytes(18).toString('base64url') })
   t.equal(adopted.length, 1, 'an id is taken once')
@@ -362,6 +390,44 @@ t.test('who is stopped while a session is given a group is told so', async t => 
   client.reached[0]?.resolve()
   await t.rejects(held, { code: 'FST_STORE_TIMEOUT' })
   t.same((await store.get(String(session?.id)))?.groups, [])
+})
+
+t.test('who was stored in the place of another has it also where its process dies before it is given', async t => {
+  const own = await holding(t)
+  const { store, other, client, keyPrefix } = own
+  const sub = 'alice'
+  const [first] = await fill(other, 1, { sub }) as [SessionRecord]
+  client.holds = args => counts(args) && args.includes(first.id)
+  const { inserted: [second] } = await insert(store, [record(store, { sub })], [atMost(1)], { endOthers: [first.id] })
+  t.equal(client.reached.length, 1, 'it waits to be given')
+  t.same(await placesOf(own), [first.id])
+  const [key = ''] = await client.keys(`${keyPrefix}t:*`)
+  await client.zadd(key, '1', first.id)
+  t.equal(await letsIn(other, 1), false)
+  t.same(await placesOf(own), [second?.id])
+  await other.end([String(second?.id)], because())
+  await until('its place is free', [], async () => await letsIn(other, 1))
+})
+
+t.test('who has come for whom is followed over many sign-ins, some at each look', async t => {
+  const own = await holding(t)
+  const { store, other, client, keyPrefix } = own
+  const sub = 'alice'
+  const [first] = await fill(other, 1, { sub }) as [SessionRecord]
+  client.holds = args => counts(args) && args.includes(first.id)
+  const heirs: SessionRecord[] = []
+  for (let i = 0; i < 25; i++) {
+    const { id } = heirs.at(-1) ?? first
+    heirs.push(...(await insert(store, [record(store, { sub })], [atMost(1)], { endOthers: [id] })).inserted)
+  }
+  t.equal(heirs.length, 25)
+  const [key = ''] = await client.keys(`${keyPrefix}t:*`)
+  for (const { id } of [first, heirs[19]] as SessionRecord[]) {
+    t.same((await placesOf(own)).sort(), [id, heirs[24]?.id].sort())
+    await client.zadd(key, '1', id)
+    t.equal(await letsIn(other, 1), false)
+  }
+  t.same(await placesOf(own), [heirs[24]?.id])
 })
 
 t.test('what is given back late is not what was taken since', async t => {

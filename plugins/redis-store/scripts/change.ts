@@ -1,4 +1,4 @@
-import { listing } from './prelude.ts'
+import { listing, noting } from './prelude.ts'
 import { Script } from './script.ts'
 
 /**
@@ -42,24 +42,18 @@ return { 'ok', text, had, int(now) }
 `, { grows: true })
 
 /**
- * Notes uses: never backwards, only where the session lives.
+ * Notes uses.
  *
  * ARGV: ids, each followed by the time. Returns the ids that were found expired, those that are kept elsewhere, and where.
  */
-export const touch = new Script(`
+export const touch = new Script(`${noting}
 local expired, moved, homes = {}, {}, {}
 for i = 4, #ARGV, 2 do
-  local id, at = ARGV[i], tonumber(ARGV[i + 1])
-  local state, record = read(id)
+  local id = ARGV[i]
+  local state = noteUse(id, tonumber(ARGV[i + 1]))
   if state == 'expired' then expired[#expired + 1] = id end
   local home = state == 'none' and elsewhere(id)
   if home then moved[#moved + 1], homes[#homes + 1] = id, home end
-  if state == 'live' and at > record.usedAt then
-    record.usedAt = at
-    -- As long as the session is known: whether it went idle or expired is told after its end.
-    redis.call('SET', named('u', id), int(at), 'PXAT', int(record.expiresAt + keep))
-    if record.idle then relist(id, record) end
-  end
 end
 return { expired, moved, homes }
 `)

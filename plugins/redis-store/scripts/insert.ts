@@ -1,13 +1,13 @@
-import { listing } from './prelude.ts'
+import { listing, noting } from './prelude.ts'
 import { FEW, room, SLICE } from './room.ts'
 import { Script } from './script.ts'
 
-const body = `${listing}
-local op, keepOp, theirs, placed, limits, replaced, count = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], cjson.decode(ARGV[8]), ARGV[9], tonumber(ARGV[11])
+const body = `${listing}${noting}
+local op, keepOp, theirs, placed, limits, replaced, uses, count = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], cjson.decode(ARGV[8]), ARGV[9], ARGV[11], tonumber(ARGV[12])
 local moved = now - theirs
 local ids, records = {}, {}
 for i = 1, count do
-  local id, record = ARGV[10 + 2 * i], parse(ARGV[11 + 2 * i])
+  local id, record = ARGV[11 + 2 * i], parse(ARGV[12 + 2 * i])
   record.issuedAt, record.expiresAt, record.usedAt = record.issuedAt + moved, record.expiresAt + moved, record.usedAt + moved
   if record.rotatedAt then record.rotatedAt = record.rotatedAt + moved end
   record.order = micros + i - record.issuedAt * 1000
@@ -51,13 +51,15 @@ for i, record in ipairs(records) do
 end
 if placed ~= '' and now > tonumber(placed) then return { 'unplaced' } end
 
+for id, at in string.gmatch(uses, '(%S+) (%S+)') do noteUse(id, tonumber(at)) end
+
 local victims, order, shorter = {}, {}, {}
 local function condemn (one, reason, detail)
   victims[one.id] = true
   one.cause = table.concat({ reason, '', op, detail }, '\\n')
   order[#order + 1] = one
 end
-for i = 12 + 2 * count, #ARGV do
+for i = 13 + 2 * count, #ARGV do
   local id = ARGV[i]
   local state, record = read(id)
   if state == 'live' and record.subject == subject and record.use ~= 'o' and not victims[id] then condemn({ id = id, record = record }, '"replaced"', replaced) end
@@ -97,8 +99,8 @@ return { 'ok', stored, evicted, was }
  * Stores the records of one subject, all or none; ends what limits end, and what is to be replaced.
  *
  * ARGV: op, ms for which what it ended is known again, the caller's clock, until when the places last that were taken for it ('' where none were), limits as
- * JSON, what the endings of those that are replaced come of, the subject (where there are no records), how many records, then the id of each and itself, then
- * ids to replace.
+ * JSON, what the endings of those that are replaced come of, the subject (where there are no records), last uses (ids, each followed by the time, in one
+ * text), how many records, then the id of each and itself, then ids to replace.
  * Returns `ok`, the records, the ids that ended, and what is left of each; or `exists`, an id; `origin`, an id; `unplaced`; `limit`, its position, how
  * many there are.
  */

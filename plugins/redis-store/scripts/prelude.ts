@@ -193,3 +193,18 @@ local function list (id, record)
   for _, ledger in ipairs(ledgersOf(record)) do enter(ledger, id, record) end
 end
 `
+
+/** What scripts share that note uses, behind `prelude`. */
+export const noting = `
+-- Never backwards, only where the session lives. Returns what it is.
+local function noteUse (id, at)
+  local state, record = read(id)
+  if state == 'live' and at > record.usedAt then
+    record.usedAt = at
+    -- As long as the session is known: whether it went idle or expired is told after its end.
+    redis.call('SET', named('u', id), int(at), 'PXAT', int(record.expiresAt + keep))
+    if record.idle then relist(id, record) end
+  end
+  return state
+end
+`

@@ -10,6 +10,8 @@ const LASTS = 86_400_000
  * one refuses.
  */
 export const room = `
+local function isIn (record, group) return string.find(string.gsub(record.groups, '"', ' '), ' ' .. group .. ' ', 1, true) end
+
 -- Sessions by id, as far as they are read: with a record where one is there, of which no more is understood than where it stands and whose it is; without
 -- where it is gone; false where it cannot be read.
 local seen = {}
@@ -107,7 +109,7 @@ local function inOrder (ledger, group, total, kind)
 
   -- Whether it is listed: all are who live and have the group.
   local function counts (record)
-    return deadlineOf(record) > now and (not group or string.find(string.gsub(record.groups, '"', ' '), ' ' .. group .. ' ', 1, true))
+    return deadlineOf(record) > now and (not group or isIn(record, group))
   end
 
   -- Has the next of them ready; none where some were not where they belong, and are now. False where there are no more.
@@ -168,45 +170,67 @@ end
 
 local function sizeOf (ledger) return redis.call('ZCOUNT', ledger, '(' .. int(now), '+inf') end
 
-for position, limit in ipairs(limits) do
+-- Condemns those that come first and count. Returns how many are lacking.
+local function condemnFirst (following, counts, excess, reason, detail)
+  while excess > 0 do
+    local one = following()
+    if not one then break end
+    if not victims[one.id] and counts(one) then
+      if one.record then condemn(one, reason, detail) end
+      excess = excess - 1
+    end
+  end
+  return excess
+end
+
+-- What a tenant counts is elsewhere, and all its places are taken: there is room only in the place of who ends.
+local function inherit (limit)
+  local function counts (one) return one.record and isIn(one.record, limit.group) end
+  local lacking = limit.lacking
+  for _, victim in ipairs(order) do if counts(victim) then lacking = lacking - 1 end end
+  if lacking <= 0 or not limit.replaces then return lacking <= 0 end
+  local from = ledgerOf(subject, limit.replaces)
+  return condemnFirst(inOrder(from, limit.replaces, sizeOf(from), 'ga'), counts, lacking, '"replaced"', limit.detail) == 0
+end
+
+-- Returns whether there is room, and how many there were that count.
+local function makeRoom (limit)
   local evicts = count == 0 or not limit.refuses
   local kind = (limit.byUse or limit.refuses) and 'gu' or 'ga'
   local ledger = ledgerOf(subject, limit.group)
-  if limit.adding > 0 or count == 0 then
-    local total = sizeOf(ledger)
-    -- Little by little, not when the first has to end.
-    if evicts and total > ${FEW} then age(ledger, kind) end
-    local there = total
-    for _, victim in ipairs(order) do if redis.call('ZSCORE', ledger, victim.id) then there = there - 1 end end
-    if there + limit.adding > limit.max and total <= ${FEW} then
-      there = 0
-      for _, one in ipairs(allIn(ledger)) do if not victims[one.id] then there = there + 1 end end
-    end
-    local excess = there + limit.adding - limit.max
-    local refused = excess > 0 and (limit.adding > limit.max or not (evicts or limit.replaces))
+  local total = sizeOf(ledger)
+  -- Little by little, not when the first has to end.
+  if evicts and total > ${FEW} then age(ledger, kind) end
+  local there = total
+  for _, victim in ipairs(order) do if redis.call('ZSCORE', ledger, victim.id) then there = there - 1 end end
+  if there + limit.adding > limit.max and total <= ${FEW} then
+    there = 0
+    for _, one in ipairs(allIn(ledger)) do if not victims[one.id] then there = there + 1 end end
+  end
+  local excess = there + limit.adding - limit.max
+  if excess <= 0 then return true end
+  if limit.adding > limit.max or not (evicts or limit.replaces) then return false, there end
 
-    if excess > 0 and not refused then
-      local from, group, within = ledger, limit.group, nil
-      if not evicts then
-        from, group, within, kind = ledgerOf(subject, limit.replaces), limit.replaces, ledger, 'ga'
-        local others = sizeOf(from)
-        if others > total then from, group, within = ledger, limit.group, from else total = others end
-      end
-      local following = inOrder(from, group, total, kind)
-      while excess > 0 do
-        local one = following()
-        if not one then break end
-        if not victims[one.id] and (not within or redis.call('ZSCORE', within, one.id)) then
-          if one.record then condemn(one, evicts and '"limit"' or '"replaced"', limit.detail) end
-          excess = excess - 1
-        end
-      end
-      refused = excess > 0 and count > 0
-    end
-    if refused then
-      putBack({})
-      return { 'limit', position, there }
-    end
+  local from, group, within = ledger, limit.group, nil
+  if not evicts then
+    -- Whatever else is too much.
+    excess = math.min(excess, limit.adding)
+    from, group, within, kind = ledgerOf(subject, limit.replaces), limit.replaces, ledger, 'ga'
+    local others = sizeOf(from)
+    if others > total then from, group, within = ledger, limit.group, from else total = others end
+  end
+  local function counts (one) return not within or redis.call('ZSCORE', within, one.id) end
+  local lacking = condemnFirst(inOrder(from, group, total, kind), counts, excess, evicts and '"limit"' or '"replaced"', limit.detail)
+  return lacking == 0 or count == 0, there
+end
+
+for position, limit in ipairs(limits) do
+  local fits, there = true, limit.there
+  if limit.lacking then fits = inherit(limit)
+  elseif limit.adding > 0 or count == 0 then fits, there = makeRoom(limit) end
+  if not fits then
+    putBack({})
+    return { 'limit', position, there }
   end
 end
 putBack(victims)

@@ -87,6 +87,24 @@ export const limitRules: readonly Rule[] = [
     }
   },
   {
+    name: 'last uses that come with an insert count in it, and are kept',
+    needs: ['touch'],
+    check: async bench => {
+      const [first, second, third] = [await bench.insert(), await bench.insert({ idleTimeout: 60_000 }), await bench.insert({ sub: 'bob' })]
+      await bench.advance(20)
+      const at = bench.store.now()
+      const uses = [{ id: first.id, at }, { id: second.id, at: at - 10 }, { id: third.id, at }, { id: 'x'.repeat(24), at }, { id: 'no id', at }]
+      const record = { ...bench.record(), op: 'op' }
+      const { evicted } = await bench.store.insert([record], { limits: [atMost(2, 'end-least-recently-used')], uses, op: 'op' })
+      assert.deepEqual(evictedOf({ evicted }).map(({ id }) => id), [second.id])
+      assert.equal((await bench.store.get(first.id))?.lastUsedAt, at)
+
+      await bench.advance(20)
+      const within = await bench.store.insert([], { limits: [atMost(1, 'refuse')], uses: [{ id: first.id, at: bench.store.now() }], subject: { tenant: '', sub: 'alice' }, op: 'within' })
+      assert.deepEqual(evictedOf(within).map(({ id }) => id), [record.id])
+    }
+  },
+  {
     name: 'a limit on a group counts only its sessions',
     check: async bench => {
       const phone = await bench.insert({ groups: ['phone', 'app'] })
@@ -125,10 +143,10 @@ export const limitRules: readonly Rule[] = [
     needs: ['touch'],
     check: async bench => {
       const limit = atMost(2, 'refuse', { group: 'g' })
-      const [used, idle] = [await bench.insert({ groups: ['g'], idleTimeout: 300 }), await bench.insert({ groups: ['g'], idleTimeout: 300 })]
-      await bench.advance(200)
+      const [used, idle] = [await bench.insert({ groups: ['g'], idleTimeout: 1000 }), await bench.insert({ groups: ['g'], idleTimeout: 1000 })]
+      await bench.advance(700)
       await bench.store.touch([{ id: used.id, at: bench.store.now() }])
-      await bench.advance(150)
+      await bench.advance(310)
       await bench.insert({ groups: ['g'] }, [limit])
       assert.equal((await bench.insertAll([bench.record({ groups: ['g'] })], [limit])).refused.length, 1)
       await bench.assertGone(idle)
@@ -201,6 +219,8 @@ export const limitRules: readonly Rule[] = [
       const many = await bench.insertAll([bench.record({ groups: ['web'] }), bench.record({ groups: ['web'] })], [{ ...limit, replaces: 'web' }])
       assert.equal(many.refused[0]?.reason, 'limit', 'one does not make room for two')
       assert.deepEqual(many.evicted, [])
+      const lowered = await bench.insertAll([bench.record({ groups: ['phone'] })], [atMost(1, 'refuse', { replaces: 'phone' })])
+      assert.deepEqual([idsOf(evictedOf(lowered)), lowered.refused], [[second.id], []], 'though there are too many: there are no more than before')
       // It makes no room in a group that it does not count in.
       const elsewhere = await bench.insertAll([bench.record({ groups: ['phone'] })], [atMost(2, 'refuse', { group: 'phone', replaces: 'web' })])
       assert.equal(elsewhere.refused.length, 1)
@@ -286,6 +306,46 @@ export const limitRules: readonly Rule[] = [
           return session !== undefined
         }, 'its place is free')
       }
+    }
+  },
+  {
+    name: 'a full tenant lets in who ends one that it counts in the same step: as a device does, by a limit or by name; and nobody else',
+    check: async bench => {
+      const limit = atMost(3, 'refuse', { group: 't-1', across: 'tenant' })
+      const draft = { tenant: 'acme', groups: ['t-1'] }
+      const uncounted = await bench.insert({ tenant: 'acme', groups: ['own'] })
+      const [first, second] = [await bench.insert({ ...draft, groups: ['t-1', 'own'] }, [limit]), await bench.insert(draft, [limit])]
+      const stranger = await bench.insert({ ...draft, sub: 'bob' }, [limit])
+      let operations = 0
+      const signIn = async (limits: SessionLimit[], endOthers: string[] = [], sub = 'alice') => {
+        const op = `op ${operations++}`
+        return await bench.store.insert([{ ...bench.record({ ...draft, sub }), op }], { limits, endOthers, op })
+      }
+      const refused = async (...given: Parameters<typeof signIn>) => {
+        const { refused, inserted, evicted } = await signIn(...given)
+        assert.deepEqual([refused.map(one => one.reason === 'limit' && [one.limit.name, one.count]), inserted, evicted], [[[limit.name, 3]], [], []])
+      }
+      const letIn = async (ended: SessionRecord[], ...given: Parameters<typeof signIn>) => {
+        const { inserted: [session], evicted } = await signIn(...given)
+        assert.ok(session !== undefined)
+        assert.deepEqual(evicted.map(({ session: { id }, ending: { detail } }) => [id, detail?.session]), ended.map(({ id }) => [id, session.id]))
+        await refused([limit], [], 'carol')
+        return session
+      }
+      await refused([limit])
+      await refused([limit], [stranger.id, uncounted.id])
+      await refused([{ ...limit, replaces: 'none' }])
+      await refused([atMost(3, 'end-oldest'), limit])
+
+      const third = await letIn([first], [{ ...limit, replaces: 'own' }])
+      await refused([{ ...limit, replaces: 'own' }])
+      const fourth = await letIn([uncounted, second], [limit, atMost(2, 'end-oldest')])
+      const fifth = await letIn([third], [{ ...limit, max: 1 }], [third.id])
+      await bench.assertLives(fourth, fifth, stranger)
+      assert.equal(await bench.store.count({ tenant: 'acme' }), 3)
+      await bench.end(fifth.id)
+      await bench.until(async () => (await signIn([limit], [], 'dave')).inserted.length === 1, 'its place is free')
+      await refused([limit])
     }
   },
   {

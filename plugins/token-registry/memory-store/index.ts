@@ -59,7 +59,8 @@ export class MemoryStore implements TokenStore {
   }
 
   async insert (records: readonly SessionRecord[], options: InsertOptions): Promise<InsertOutcome> {
-    const { op, subject: within } = options
+    const { op, subject: within, uses = [] } = options
+    if (uses.length > 0) await this.touch(uses)
     const outcome: InsertOutcome = { inserted: [], evicted: [], refused: [] }
     if (records.length === 0) {
       if (within !== undefined) outcome.evicted.push(...this.#evictedBy(op) ?? this.#makeRoom(this.#subjectOf(within), [], options).evicted)
@@ -113,11 +114,13 @@ export class MemoryStore implements TokenStore {
 
     // Uses are written late: another timeout counts from now.
     const lastUsedAt = patch.idleTimeout === undefined ? entry.lastUsedAt : Math.max(entry.lastUsedAt, this.now())
-    // Its deadline may come nearer, which a ledger has to be told.
-    const counts = patch.groups !== undefined || patch.idleTimeout !== undefined
-    if (counts) this.#unlist(entry)
+    const left = entry.groups.filter(group => !groups.includes(group))
+    const joined = groups.filter(group => !entry.groups.includes(group))
     Object.assign(entry, { meta, scope, groups, idleTimeout, version, lastUsedAt, revision: entry.revision + 1 })
-    if (counts) this.#list(entry)
+    this.#unlist(entry, left)
+    this.#list(entry, joined)
+    // Its deadline may have come nearer.
+    if (patch.idleTimeout !== undefined) for (const ledger of this.#ledgersOf(entry)) ledger.changed(entry)
     this.#invalidate([id])
     return recordOf(entry)
   }
@@ -335,17 +338,17 @@ export class MemoryStore implements TokenStore {
     this.#sessions.set(entry.id, entry)
     this.#subjects.set(subject.key, subject)
     subject.entries.add(entry)
-    this.#list(entry)
+    if (entry.use !== 'once') subject.ledgers?.get('')?.add(entry)
+    this.#list(entry, entry.groups)
     this.#size++
     return entry
   }
 
-  /** Has limits count it. */
-  #list (entry: Entry): void {
-    const { subject, groups, use } = entry
-    if (use === 'once') return
-    subject.ledgers?.get('')?.add(entry)
-    if (groups.length > 0) subject.ledgers ??= new Map()
+  /** Has limits on groups count it. */
+  #list (entry: Entry, groups: readonly string[]): void {
+    const { subject, use } = entry
+    if (use === 'once' || groups.length === 0) return
+    subject.ledgers ??= new Map()
     for (const group of groups) {
       const [ledgers, name] = this.#placeOf(group, subject)
       const ledger = ledgers?.get(name) ?? new Ledger()
@@ -354,15 +357,19 @@ export class MemoryStore implements TokenStore {
     }
   }
 
-  #unlist (entry: Entry): void {
-    const { subject, groups } = entry
-    subject.ledgers?.get('')?.delete(entry)
+  #unlist (entry: Entry, groups: readonly string[]): void {
     for (const group of groups) {
-      const [ledgers, name] = this.#placeOf(group, subject)
+      const [ledgers, name] = this.#placeOf(group, entry.subject)
       const ledger = ledgers?.get(name)
       ledger?.delete(entry)
       if (ledger?.size === 0) ledgers?.delete(name)
     }
+  }
+
+  /** Those that count it. */
+  #ledgersOf ({ subject, groups }: Entry): Ledger[] {
+    const places = groups.map(group => this.#placeOf(group, subject))
+    return [subject.ledgers?.get(''), ...places.map(([ledgers, name]) => ledgers?.get(name))].filter(ledger => ledger !== undefined)
   }
 
   /** Where the ledger of a group is, and its name there. */
@@ -436,7 +443,8 @@ export class MemoryStore implements TokenStore {
   #markEnded (entry: Entry, ended: Ended): EndedEntry {
     const { subject } = entry
     subject.entries.delete(entry)
-    this.#unlist(entry)
+    subject.ledgers?.get('')?.delete(entry)
+    this.#unlist(entry, entry.groups)
     if (subject.entries.size === 0) this.#subjects.delete(subject.key)
     this.#size--
     entry.ended = ended

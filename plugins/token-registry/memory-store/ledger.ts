@@ -14,10 +14,11 @@ interface Moment {
 
 const earlierFirst = (a: Moment, b: Moment): number => a.at - b.at || a.entry.sequence - b.entry.sequence
 
-/** The sessions that a limit counts, in the order of issue. */
+/** The sessions that a limit counts. */
 export class Ledger implements Counted<Entry> {
   #entries = new Set<Entry>()
   #lastIssued = 0
+  #inOrder = true
   readonly #byDeadline = new Earliest(deadlineOf)
   readonly #byUse = new Earliest(({ lastUsedAt }) => lastUsedAt)
 
@@ -31,9 +32,14 @@ export class Ledger implements Counted<Entry> {
 
   add (entry: Entry): void {
     this.#entries.add(entry)
-    // One that is counted later than it was issued.
-    if (entry.sequence < this.#lastIssued) this.#entries = new Set([...this.#entries].sort((a, b) => a.sequence - b.sequence))
+    // One may be counted later than it was issued.
+    if (entry.sequence < this.#lastIssued) this.#inOrder = false
     this.#lastIssued = Math.max(this.#lastIssued, entry.sequence)
+    this.changed(entry)
+  }
+
+  /** To be told where the deadline of one that is counted may have come nearer. */
+  changed (entry: Entry): void {
     this.#byDeadline.add(entry, this.size)
     this.#byUse.add(entry, this.size)
   }
@@ -52,6 +58,8 @@ export class Ledger implements Counted<Entry> {
   }
 
   oldest (count: number, leftOut: { has (entry: Entry): boolean }): Entry[] {
+    if (!this.#inOrder) this.#entries = new Set([...this.#entries].sort((a, b) => a.sequence - b.sequence))
+    this.#inOrder = true
     const found: Entry[] = []
     for (const entry of this.#entries) {
       if (found.length === count) break
