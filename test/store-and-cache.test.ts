@@ -1,4 +1,4 @@
-import { setImmediate } from 'node:timers/promises'
+import { setImmediate, setTimeout } from 'node:timers/promises'
 import Fastify from 'fastify'
 import t from 'tap'
 import { sessionRecord } from '../plugins/testing/index.ts'
@@ -354,6 +354,15 @@ t.test('where uses are compared, the last ones of a subject are known until they
   t.same(lastUse.usesOf(alice), [{ id: 'a', at: 3 }], 'what was not used again is written')
   await lastUse.flush()
   t.same([...lastUse.usesOf(alice), ...lastUse.usesOf(bob)], [])
+
+  for (const [first, second, left] of [[10, null, 1], [null, 10, 0]] as const) {
+    lastUse.note({ ...alice, id: 'a', idleTimeout: first }, 6)
+    lastUse.note({ ...alice, id: 'a', idleTimeout: second }, 7)
+    t.same(lastUse.usesOf(alice), [{ id: 'a', at: 7 }], 'whose timeout has changed')
+    await setTimeout(30)
+    t.equal(lastUse.usesOf(alice).length, left)
+    await lastUse.flush()
+  }
 })
 
 t.test('a last use that could not be written is logged, and noted again by the next use', async t => {

@@ -24,7 +24,7 @@ declare module '../token-registry/index.ts' {
 const kDevice = Symbol('fastify-token-registry device')
 
 interface DeviceRequest extends FastifyRequest {
-  [kDevice]?: RecognisedDevice
+  [kDevice]?: { readonly recognised: RecognisedDevice, given: boolean }
 }
 
 const sessionLimits: FastifyPluginAsync<SessionLimitsOptions> = async (app, given) => {
@@ -43,7 +43,9 @@ const sessionLimits: FastifyPluginAsync<SessionLimitsOptions> = async (app, give
   const notifications = new Notifications(options.notifications, { mark: async (...of) => await tokenRegistry.mark(...of), now, log })
   const limits = new SessionLimits({ registry: tokenRegistry, devices, notifications, log })
 
-  tokenRegistry.setPolicy(createPolicy({ options, deviceOf: async session => await limits.deviceOf(session), log }))
+  tokenRegistry.setPolicy(createPolicy({ options, deviceOf: async session => await limits.deviceOf(session), log }), {
+    comparesUses: options.limits.some(({ onExceed }) => onExceed === 'end-least-recently-used')
+  })
   tokenRegistry.addHook('postSave', session => limits.issued(session))
   tokenRegistry.addHook('onEnd', (session, ending) => limits.ended(session, ending))
   tokenRegistry.addHook('postRevoke', (revocation, { op }) => limits.revoked(revocation, op))
@@ -65,19 +67,18 @@ const sessionLimits: FastifyPluginAsync<SessionLimitsOptions> = async (app, give
     return store.documents
   }
 
-  /** A session that a request starts is on the device that the request shows; where that is new, the answer gives it. */
+  /** Sessions that a request starts are on the device that it shows; where it shows none, on one new device. The answer gives it. */
   function wireDevices (devices: Devices): void {
     tokenRegistry.addHook('preStart', (data, request: DeviceRequest) => {
       if (data.meta?.deviceId !== undefined) return data
-      const device = devices.recognise(request)
-      request[kDevice] = device
-      return { ...data, meta: { ...data.meta, deviceId: device.id } }
+      const { recognised } = request[kDevice] ??= { recognised: devices.recognise(request), given: false }
+      return { ...data, meta: { ...data.meta, deviceId: recognised.id } }
     })
     app.addHook('onSend', (request: DeviceRequest, reply, payload, done) => {
       const device = request[kDevice]
-      if (device !== undefined) {
-        delete request[kDevice] // once: where another onSend hook fails, all of them run again
-        devices.give(request, reply, device)
+      if (device?.given === false) {
+        device.given = true // where another onSend hook fails, all of them run again
+        devices.give(request, reply, device.recognised)
       }
       done(null, payload)
     })
@@ -86,13 +87,15 @@ const sessionLimits: FastifyPluginAsync<SessionLimitsOptions> = async (app, give
 
 export default fp(sessionLimits, { name: 'session-limits', fastify: '5.x', dependencies: ['token-registry'] })
 export { DeviceConflict, DeviceInvalid, DeviceNotFound, DevicesOff, LimitOptions, LimitsFailed } from './errors.ts'
+export { isDeviceName } from './devices/name.ts'
+export { mailText, type MailText } from './notifications/mail-text.ts'
 export { smtpChannel, type SmtpOptions } from './notifications/smtp.ts'
 export { webhookChannel, type WebhookOptions } from './notifications/webhook.ts'
 export { notificationTypes, Undeliverable, type Channel, type Notification, type NotificationDraft, type NotificationType } from './notifications/event.ts'
 export type { Devices, EndOptions, RecognisedDevice, SignIn } from './devices/devices.ts'
-export type { Device, Seen } from './devices/list.ts'
+export type { Device, DeviceChange, Seen } from './devices/list.ts'
 export type { DevicesOptions } from './devices/options.ts'
-export type { ChannelOptions, NotificationFigures, Notifications } from './notifications/notifications.ts'
+export type { ChannelOptions, FindDevice, NotificationFigures, Notifications } from './notifications/notifications.ts'
 export type { NotificationOptions } from './notifications/options.ts'
 export type { LifetimeOption, LimitedSession, LimitOption, SessionLimitsOptions } from './options.ts'
 export type { SessionLimits } from './session-limits.ts'

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { TENANT_GROUP, type SessionLifetime, type SessionLimit, type SessionPolicy, type SessionRecord, type SessionTerms, type Terms } from '../token-registry/index.ts'
+import { TENANT_GROUP, within, type SessionLifetime, type SessionLimit, type SessionPolicy, type SessionRecord, type SessionTerms, type Terms } from '../token-registry/index.ts'
 import type { Device } from './devices/list.ts'
 import { LimitsFailed } from './errors.ts'
 import type { LimitedSession, ResolvedLifetime, ResolvedLimit, ResolvedOptions } from './options.ts'
@@ -45,13 +45,13 @@ interface Applied extends Omit<Answers, 'key'> {
  * The policy rejects with {@link LimitsFailed} where a function of a limit does not say what it should.
  */
 export function createPolicy ({ options: { limits, lifetimes }, deviceOf, log }: PolicyParts): SessionPolicy {
-  const replacing = limits.some(({ onExceed, per }) => onExceed === 'refuse' && per !== 'tenant')
+  const replacing = limits.some(({ onExceed }) => onExceed === 'refuse')
   const digest = digests()
 
   /** What the limits are for one session: at once, unless one of them asks a function. */
-  function appliedTo (session: SessionRecord): Applied[] | Promise<Applied[]> {
-    const own = limited(session, deviceOf)
-    const answers = allOf(limits.map(limit => ask(limit, session, own, log)))
+  function appliedTo (session: SessionRecord, { timeout, devices }: { timeout: number, devices: KnownDevices }): Applied[] | Promise<Applied[]> {
+    const own = limited(session, devices)
+    const answers = allOf(limits.map(limit => ask(limit, session, own, { timeout, log })))
     const applied = (answers: readonly Answers[]) => answers.map((answer, rank) => apply(limits[rank] as ResolvedLimit, rank, answer)).filter(one => one !== null) // an answer each
     return answers instanceof Promise ? answers.then(applied) : applied(answers)
   }
@@ -63,7 +63,10 @@ export function createPolicy ({ options: { limits, lifetimes }, deviceOf, log }:
     return { limit, rank, named, group, max }
   }
 
-  const ownGroup = ({ meta: { deviceId } }: SessionRecord): string | null => !replacing || deviceId === undefined ? null : OWN + digest(deviceId)
+  function ownGroup (session: SessionRecord): string | null {
+    const deviceId = deviceIdOf(session)
+    return !replacing || deviceId === null ? null : OWN + digest(deviceId)
+  }
 
   function termsOf (sessions: readonly SessionRecord[], all: ReadonlyArray<readonly Applied[]>): Terms {
     const asked = new Map<string, { rank: number, limit: SessionLimit }>()
@@ -81,8 +84,9 @@ export function createPolicy ({ options: { limits, lifetimes }, deviceOf, log }:
     return { limits: inOrder.filter(({ max }) => max < Infinity), sessions: terms }
   }
 
-  return sessions => {
-    const all = allOf(sessions.map(appliedTo))
+  return (sessions, timeout) => {
+    const devices = knownDevices(deviceOf)
+    const all = allOf(sessions.map(session => appliedTo(session, { timeout, devices })))
     return all instanceof Promise ? all.then(all => termsOf(sessions, all)) : termsOf(sessions, all)
   }
 }
@@ -94,19 +98,30 @@ function limitOf ({ name, onExceed, per }: ResolvedLimit, group: string | null, 
     onExceed,
     ...group !== null && { group },
     ...per === 'tenant' && { across: 'tenant' },
-    ...per !== 'tenant' && onExceed === 'refuse' && replaces !== null && { replaces }
+    ...onExceed === 'refuse' && replaces !== null && { replaces }
   }
 }
 
 /** What a limit has to know of a session; asks its functions, where it has some. */
-function ask (limit: ResolvedLimit, session: SessionRecord, own: () => LimitedSession, log: PolicyParts['log']): Answers | Promise<Answers> {
+function ask (limit: ResolvedLimit, session: SessionRecord, own: () => LimitedSession, asking: Asking): Answers | Promise<Answers> {
   const { per, max, group } = limit
   if (typeof per !== 'function' && typeof max !== 'function' && group === undefined) return { key: keyOf(per, session), named: null, max }
-  return askFunctions(limit, own()).catch((error: unknown) => {
-    if (error instanceof Error && 'critical' in error) throw error // of the store, which knows better
+  return askInTime(limit, own(), asking)
+}
+
+interface Asking {
+  /** ms */
+  timeout: number
+  log: PolicyParts['log']
+}
+
+async function askInTime (limit: ResolvedLimit, session: LimitedSession, { timeout, log }: Asking): Promise<Answers> {
+  try {
+    return await within(askFunctions(limit, session), timeout, () => new Error(`it took longer than hookTimeout, ${timeout} ms`))
+  } catch (error) {
     log(error, `the limit "${limit.name}" could not be worked out: nobody signs in under it`)
     throw new LimitsFailed(limit.name, { cause: error })
-  })
+  }
 }
 
 async function askFunctions ({ per, max, group }: ResolvedLimit, session: LimitedSession): Promise<Answers> {
@@ -119,9 +134,14 @@ async function askFunctions ({ per, max, group }: ResolvedLimit, session: Limite
   }
 }
 
-function keyOf (per: 'user' | 'device' | 'client' | 'tenant', { client, meta }: SessionRecord): string | null {
-  if (per === 'device') return meta.deviceId ?? null
-  return per === 'client' ? JSON.stringify(client) : ''
+function keyOf (per: 'user' | 'device' | 'client' | 'tenant', session: SessionRecord): string | null {
+  if (per === 'device') return deviceIdOf(session)
+  return per === 'client' ? JSON.stringify(session.client) : ''
+}
+
+/** Where nobody validated it, it may be anything. */
+function deviceIdOf ({ meta: { deviceId } }: SessionRecord): string | null {
+  return typeof deviceId === 'string' ? deviceId : null
 }
 
 function kindOf ({ per }: ResolvedLimit): keyof typeof kinds {
@@ -141,11 +161,23 @@ function digests (): (text: string) => string {
   }
 }
 
+type KnownDevices = (session: SessionRecord) => Promise<Device | null>
+
+/** Each is read once. */
+function knownDevices (deviceOf: KnownDevices): KnownDevices {
+  const known = new Map<string | null, Promise<Device | null>>()
+  return async session => {
+    const id = deviceIdOf(session)
+    const device = known.get(id) ?? deviceOf(session)
+    known.set(id, device)
+    return await device
+  }
+}
+
 /** A copy for functions, made where one is asked. */
-function limited (session: SessionRecord, deviceOf: PolicyParts['deviceOf']): () => LimitedSession {
+function limited (session: SessionRecord, deviceOf: KnownDevices): () => LimitedSession {
   let own: LimitedSession | null = null
-  let device: Promise<Device | null> | null = null
-  return () => (own ??= { ...structuredClone(session), device: async () => await (device ??= deviceOf(session)) })
+  return () => (own ??= { ...structuredClone(session), device: async () => await deviceOf(session) })
 }
 
 function checkedKey (key: unknown): string | null {

@@ -4,14 +4,14 @@ import type { Device } from './devices/list.ts'
 import { isDeviceName } from './devices/name.ts'
 import { isDeviceId } from './devices/token.ts'
 import { DevicesOff } from './errors.ts'
-import type { NotificationType } from './notifications/event.ts'
-import type { Notifications } from './notifications/notifications.ts'
+import type { NotificationDraft, NotificationType } from './notifications/event.ts'
+import type { FindDevice, Notifications } from './notifications/notifications.ts'
 
 /** Sign-ins whose device is being noted; those beyond that are not, which only costs the list a time. */
 const MAX_NOTING = 1000
 
 export interface SessionLimitsParts {
-  registry: Pick<TokenRegistry, 'enforceLimits' | 'now'>
+  registry: Pick<TokenRegistry, 'enforceLimits'>
   devices: Devices | null
   notifications: Notifications
   log: (error: unknown, message: string) => void
@@ -78,13 +78,13 @@ export class SessionLimits {
   ended (session: SessionRecord, { reason, by, at, detail }: Ending): void {
     const type = reason === 'limit' ? 'ended-by-limit' : reason.startsWith('reuse_') ? 'ended-by-reuse' : null
     if (type === null || session.use === 'once') return
-    this.#notify(type, session, { at, session, detail: { reason, by, ...detail?.limit !== undefined && { limit: detail.limit } } })
+    this.#notify(type, session, { at, session, findDevice: async () => await this.deviceOf(session), detail: { reason, by, ...detail?.limit !== undefined && { limit: detail.limit } } })
   }
 
-  revoked ({ id, subject, reason, by, count }: Revocation & { count: number }, op: string): void {
+  revoked ({ id, subject, except, reason, by, count }: Revocation & { count: number }, op: string): void {
     if (subject === undefined || reason === 'limit') return
     const type = reason === 'password_changed' ? 'password-changed' : by !== null && by !== subject.sub ? 'ended-by-administrator' : id === undefined ? 'all-ended' : null
-    if (type !== null) this.#notify(type, subject, { key: op, detail: { reason, by, count } })
+    if (type !== null) this.#notify(type, subject, { key: op, detail: { reason, by, count, ...except !== undefined && { kept: except.length } } })
   }
 
   async close (): Promise<void> {
@@ -102,19 +102,9 @@ export class SessionLimits {
   #notify (
     type: NotificationType,
     { tenant, sub }: Subject,
-    { session = null, device = null, at = this.#registry.now(), detail = {}, key }: {
-      session?: SessionRecord | null, device?: Device | null, at?: number, key?: string, detail?: { reason?: string, limit?: string, by?: string | null, count?: number }
-    }
+    { session, findDevice, ...rest }: Pick<NotificationDraft, 'at' | 'device' | 'detail' | 'key'> & { session?: SessionRecord, findDevice?: FindDevice }
   ): void {
-    this.notifications.notify({
-      type,
-      tenant,
-      sub,
-      at,
-      session: session === null ? null : { id: session.id, client: session.client, issuedAt: session.issuedAt, ipAddress: session.meta.ipAddress ?? null, userAgent: session.meta.userAgent ?? null },
-      device,
-      detail,
-      ...key !== undefined && { key }
-    })
+    const about = session === undefined ? null : { id: session.id, client: session.client, issuedAt: session.issuedAt, ipAddress: session.meta.ipAddress ?? null, userAgent: session.meta.userAgent ?? null }
+    this.notifications.notify({ type, tenant, sub, session: about, ...rest }, findDevice)
   }
 }

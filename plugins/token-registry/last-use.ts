@@ -34,7 +34,8 @@ export class LastUse {
   #timer: NodeJS.Timeout | undefined
   #firesAt = Infinity
   /** By subject and id, where uses are compared. */
-  #subjects: Map<string, Map<string, Use>> | null = null
+  readonly #subjects = new Map<string, Map<string, Use>>()
+  #compares = false
 
   /** @param write does not reject */
   constructor (write: (uses: readonly SessionUse[]) => Promise<void>) {
@@ -43,18 +44,18 @@ export class LastUse {
 
   /** From now on, `usesOf` knows. */
   compare (): void {
-    this.#subjects ??= new Map()
+    this.#compares = true
   }
 
   /** Last uses of a subject's sessions that the store may not know: where uses are compared. */
   usesOf (subject: Subject): SessionUse[] {
-    return Array.from(this.#subjects?.get(subjectKey(subject)) ?? [], ([id, { at }]) => ({ id, at }))
+    return Array.from(this.#subjects.get(subjectKey(subject)) ?? [], ([id, { at }]) => ({ id, at }))
   }
 
   /** @param at ms since the epoch, by the store's clock */
   note (session: Pick<SessionRecord, 'id' | 'tenant' | 'sub' | 'idleTimeout'>, at: number): void {
     const { id, idleTimeout } = session
-    const interval = Math.min(this.#subjects === null ? LONGEST : LONGEST_COMPARED, (idleTimeout ?? Infinity) / 10)
+    const interval = Math.min(this.#compares ? LONGEST_COMPARED : LONGEST, (idleTimeout ?? Infinity) / 10)
     const lane = this.#lanes.get(interval) ?? new Map<string, Use>()
     const use = lane.get(id)
     if (use !== undefined && at - use.written < interval) {
@@ -66,7 +67,7 @@ export class LastUse {
     if (lane.size === 0) this.#lanes.set(interval, lane)
     const [first] = lane
     if (first !== undefined && lane.size === MAX) this.#take(lane, ...first)
-    this.#put(lane, id, { at, interval, subject: this.#subjects === null ? null : subjectKey(session) })
+    this.#put(lane, id, { at, interval, subject: this.#compares ? subjectKey(session) : null })
     this.#wakeIn(idleTimeout === null ? GATHER : 0)
   }
 
@@ -83,22 +84,27 @@ export class LastUse {
     const use = { at, written: at, due: performance.now() + interval, subject }
     lane.set(id, use)
     this.#unwritten.set(id, at)
-    if (this.#subjects === null || subject === null) return
+    if (subject === null) return
     const uses = this.#subjects.get(subject)
     if (uses === undefined) this.#subjects.set(subject, new Map([[id, use]]))
     else uses.set(id, use)
   }
 
   /** @returns whether the session was used since it was written */
-  #take (lane: Map<string, Use>, id: string, { at, written, subject }: Use): boolean {
+  #take (lane: Map<string, Use>, id: string, use: Use): boolean {
+    const { at, written, subject } = use
     lane.delete(id)
     if (at > written) this.#unwritten.set(id, at)
-    if (this.#subjects !== null && subject !== null) {
-      const uses = this.#subjects.get(subject)
-      uses?.delete(id)
-      if (uses?.size === 0) this.#subjects.delete(subject)
-    }
+    if (subject !== null) this.#forget(subject, id, use)
     return at > written
+  }
+
+  /** In another lane there may be a later one. */
+  #forget (subject: string, id: string, use: Use): void {
+    const uses = this.#subjects.get(subject)
+    if (uses === undefined || uses.get(id) !== use) return
+    uses.delete(id)
+    if (uses.size === 0) this.#subjects.delete(subject)
   }
 
   #wakeIn (delay: number): void {

@@ -597,8 +597,9 @@ export class TokenRegistry {
   }
 }
 
-function withDetail (error: unknown, detail: object): unknown {
-  return error instanceof Error ? Object.assign(error, detail) : error
+/** Itself, where it is an object. */
+function withDetail (error: unknown, detail: object): object {
+  return Object.assign(Object(error) as object, detail)
 }
 
 function only ([session]: readonly SessionRecord[]): SessionRecord {

@@ -194,6 +194,7 @@ t.test('what is changed or taken away is one device', async t => {
   const { list: changed, result } = change(list, a, { trusted: true })
   t.equal(result.trusted, true)
   t.same(changed.devices.map(({ id, trusted }) => [id, trusted]), [[b, false], [a, true]])
+  t.match(change(changed, a, { name: 'Desk' }).result, { name: 'Desk', custom: true, trusted: true })
   t.throws(() => change(list, newDeviceId(), { trusted: true }), { code: 'FST_SESSION_DEVICE_NOT_FOUND', statusCode: 404 })
   t.throws(() => change(null, a, { trusted: true }), { code: 'FST_SESSION_DEVICE_NOT_FOUND' })
   t.same(without(list, a).devices.map(({ id }) => id), [b])
@@ -224,6 +225,8 @@ t.test('options have defaults', async t => {
 t.test('an option that is not what it may be is named, with what it was and what it may be', async t => {
   for (const [given, message] of [
     [5, 'devices is 5: it may be true, or { max, forgetAfter, cookie, header }'],
+    [null, 'devices is null: it may be true, or { max, forgetAfter, cookie, header }'],
+    [[], 'devices is [Array]: it may be true, or { max, forgetAfter, cookie, header }'],
     [{ max: 0 }, 'devices.max is 0: it may be a whole number from 1 to 100'],
     [{ max: 101 }, 'devices.max is 101: it may be a whole number from 1 to 100'],
     [{ max: '5' }, 'devices.max is \'5\': it may be a whole number from 1 to 100'],
@@ -240,6 +243,6 @@ t.test('an option that is not what it may be is named, with what it was and what
     [{ header: 'Cookie' }, 'devices.header is cookie, which has a meaning of its own: choose another'],
     [{ cookie: false, header: false }, 'devices.cookie and devices.header are both false: no device would be recognised']
   ] as const) {
-    t.throws(() => resolveDevices(given as DevicesOptions), { code: 'FST_SESSION_LIMITS_OPTIONS', statusCode: 500, message: `session-limits: ${message}` })
+    t.throws(() => resolveDevices(given as unknown as DevicesOptions), { code: 'FST_SESSION_LIMITS_OPTIONS', statusCode: 500, message: `session-limits: ${message}` })
   }
 })

@@ -172,6 +172,31 @@ t.test('an owner names and trusts devices', async t => {
   t.match((await devices.see(alice, newDeviceId(), { userAgent: firefox, name: 'Ada\'s phone' })).device, { name: 'Ada\'s phone', custom: true })
 })
 
+t.test('a name and trust are changed together, in one write, or not at all', async t => {
+  const { documents } = await open(t)
+  let writes = 0
+  const counting: Documents = { read: async (...of) => await documents.read(...of), write: async (...of) => { writes++; return await documents.write(...of) } }
+  const opened = await open(t, true, { documents: counting })
+  const { devices } = opened
+  const id = await seeNew(opened, { userAgent: firefox })
+  writes = 0
+  t.match(await devices.change(alice, id, { name: ' Desk ', trusted: true }), { id, name: 'Desk', custom: true, trusted: true })
+  t.equal(writes, 1)
+  t.match(await devices.change(alice, id, { trusted: false, name: undefined }), { name: 'Desk', custom: true, trusted: false })
+  t.match(await devices.change(alice, id, {}), { name: 'Desk', trusted: false })
+  await t.rejects(devices.change(alice, id, { name: 'a\nb', trusted: true }), { code: 'FST_TOKEN_VALIDATION' })
+  await t.rejects(devices.change(alice, newDeviceId(), { name: 'Desk', trusted: true }), notFound)
+  t.match(await devices.get(alice, id), { name: 'Desk', trusted: false })
+})
+
+t.test('what is no text is no address and no user agent', async t => {
+  const { devices, logged } = await open(t)
+  const id = newDeviceId()
+  await devices.see(alice, id, { ipAddress: ['192.0.2.1'], userAgent: 7 } as unknown as SignIn)
+  t.match(await devices.list(alice), [{ id, name: 'Unknown device', ipAddress: null }])
+  t.same(logged, [])
+})
+
 t.test('a name that is not what it may be is refused, and changes nothing', async t => {
   const opened = await open(t)
   const { devices } = opened

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises'
 import t from 'tap'
 import { sessionRecord } from '../../plugins/testing/index.ts'
 import { holdingsOf, judgeLimits, memoryStore } from '../../plugins/token-registry/index.ts'
-import type { LimitOption, SessionLimitsOptions } from '../../plugins/session-limits/index.ts'
+import type { LimitedSession, LimitOption, SessionLimitsOptions } from '../../plugins/session-limits/index.ts'
 import sessionLimits from '../../plugins/session-limits/index.ts'
 import { build } from '../support/build.ts'
 import { Clock } from '../support/clock.ts'
@@ -228,10 +228,95 @@ t.test('a function that throws, hangs or gives nonsense lets nobody in, and is l
     t.equal(answer.statusCode, 503)
     t.equal(answer.headers['retry-after'], '1')
   }
+})
 
-  const { issue, live } = await limited(t, { limits: [{ per: 'user', max: async () => await new Promise(() => {}) }] }, { hookTimeout: 20 })
-  await t.rejects(issue(), { code: 'FST_TOKEN_HOOK_TIMEOUT', statusCode: 503 })
+t.test('a function that hangs does so for hookTimeout, at a sign-in and when limits are enforced', async t => {
+  let hangs = true
+  const { issue, live, errors, app } = await limited(t, { limits: [{ name: 'mine', per: 'user', max: async () => hangs ? await new Promise(() => {}) : 5 }] }, { hookTimeout: 20 })
+  const failed = { code: 'FST_SESSION_LIMITS_FAILED', statusCode: 503, message: /"mine"/ }
+  await t.rejects(issue(), failed)
+  t.match(errors.join(''), /longer than hookTimeout, 20 ms/)
   t.same(await live(), [])
+  hangs = false
+  await issue()
+  hangs = true
+  await t.rejects(app.sessionLimits.enforce({ sub: 'alice' }), { ...failed, ended: 0 })
+})
+
+t.test('an error that has a status of its own is one of the limit all the same', async t => {
+  const own = Object.assign(new Error('mine'), { critical: true })
+  const { issue, errors } = await limited(t, { limits: [{ per: 'user', max: () => { throw own } }, { per: 'client', max: async session => await (session as unknown as { nothing: () => Promise<number> }).nothing() }] })
+  await t.rejects(issue(), { code: 'FST_SESSION_LIMITS_FAILED', statusCode: 503, cause: own })
+  t.equal(errors.length, 2)
+})
+
+t.test('who is in use is not the least recently used, also where that is not written yet', async t => {
+  const { issue, live, registry, app, clock } = await limited(t, { limits: [{ per: 'user', max: 2, onExceed: 'end-least-recently-used' }] })
+  const use = async (token: string) => t.equal((await app.inject({ url: '/me', headers: { authorization: `Bearer ${token}` } })).statusCode, 200)
+  const [first, second] = [await issue(), await issue()]
+  for (const { token } of [first, second, first]) {
+    clock.advance(2)
+    await use(token)
+  }
+  const third = await issue()
+  t.same(await live(), [first.session.id, third.session.id])
+  clock.advance(2)
+  await use(third.token)
+  clock.advance(2)
+  await registry.verify(first.token)
+  const fourth = await issue()
+  t.same(await live(), [first.session.id, fourth.session.id])
+})
+
+t.test('where one subject of a batch has no terms, nothing of it is stored; where the store fails for one, the others are told', async t => {
+  const store = memoryStore()
+  t.teardown(() => store.close())
+  const failing = decorated(store, {
+    insert: async (records, options) => {
+      if (records.some(({ sub }) => sub === 'lost')) throw new Error('ECONNREFUSED')
+      return await store.insert(records, options)
+    }
+  })
+  const max = ({ sub }: LimitedSession) => { if (sub === 'bad') throw new Error('no plan'); return 1 }
+  const { issue, live, registry } = await limited(t, { limits: [{ per: 'user', max, onExceed: 'end-oldest' }] }, { store: failing })
+  const told: string[] = []
+  registry.addHook('onEnd', ({ id }) => { told.push(id) })
+  registry.addHook('postSave', ({ id }) => { told.push(id) })
+  const before = await issue()
+  const batch = (...subs: string[]) => registry.saveBatch(subs.map(sub => ({ token: `adopted-${sub}-${told.length}`.padEnd(32, 'x'), data: { sub } })))
+  await t.rejects(batch('alice', 'bad'), { code: 'FST_SESSION_LIMITS_FAILED' })
+  t.same(await live(), [before.session.id])
+  const error = await batch('lost', 'alice').then(() => null, (error: unknown) => error)
+  t.match(error, { code: 'FST_STORE_UNAVAILABLE', saved: [{ sub: 'alice' }] })
+  const [after] = await live()
+  t.same(told, [before.session.id, before.session.id, after])
+})
+
+t.test('whose limits cannot be worked out stay as they are, and others are brought within theirs', async t => {
+  let max = 3
+  const bad = new Set(['b'])
+  const asked = new Set<string>()
+  const { registry, app } = await limited(t, { limits: [{ per: 'user', max: ({ sub }) => { asked.add(sub); if (max === 1 && bad.has(sub)) throw new Error('no plan'); return max }, onExceed: 'end-oldest' }] })
+  const subs = ['a', 'b', ...Array.from({ length: 20 }, (_, i) => `c ${i}`)]
+  for (const sub of subs) for (let i = 0; i < 3; i++) await registry.issue({ sub })
+  max = 1
+  await t.rejects(app.sessionLimits.enforce(), { code: 'FST_SESSION_LIMITS_FAILED', ended: 42 })
+  t.same(await Promise.all(['a', 'b', 'c 19'].map(async sub => await registry.count({ sub }))), [1, 3, 1])
+  for (const sub of subs) bad.add(sub)
+  asked.clear()
+  await t.rejects(app.sessionLimits.enforce(), { code: 'FST_SESSION_LIMITS_FAILED', ended: 0 })
+  t.equal(asked.size, 10)
+})
+
+t.test('who is to be brought within limits is asked for by keys that there are', async t => {
+  const { app } = await limited(t, { limits: [{ per: 'user', max: 1 }] })
+  for (const query of [{ sub: undefined }, { user: 'alice' }, { tenant: 7 }] as unknown as Array<{ sub: string }>) await t.rejects(app.sessionLimits.enforce(query), { code: 'FST_TOKEN_VALIDATION' })
+})
+
+t.test('an id of a device that is no text counts in nothing', async t => {
+  const { issue, live } = await limited(t, { limits: [{ per: 'device', max: 1 }] }, { validator: 'none' })
+  for (let i = 0; i < 2; i++) await issue(onDevice(7 as unknown as string))
+  t.equal((await live()).length, 2)
 })
 
 t.test('functions get a session of their own', async t => {
@@ -467,8 +552,8 @@ t.test('a device that cannot be read lets nobody in where a limit asks for it', 
   const store = decorated(memory, { documents })
   const { app, issue, errors } = await limited(t, { devices: true, limits: [{ per: 'user', max: async session => (await session.device())?.trusted === true ? 2 : 1 }] }, { store })
   const { id } = app.sessionLimits.devices.recognise({ headers: {} })
-  await t.rejects(issue(onDevice(id)), { code: 'FST_STORE_UNAVAILABLE', statusCode: 503 })
-  t.same(errors, [], 'the store says so itself')
+  await t.rejects(issue(onDevice(id)), { code: 'FST_SESSION_LIMITS_FAILED', statusCode: 503, cause: { code: 'FST_STORE_UNAVAILABLE' } })
+  t.match(errors.join(''), /ECONNREFUSED/)
 })
 
 t.test('where no devices are kept, a session has none that is known', async t => {

@@ -1,7 +1,6 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { Agent, get } from 'node:http'
 import { createServer, type AddressInfo } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -66,10 +65,7 @@ for (const how of ['refuses', 'hangs'] as const) {
     t.test('all at once: the queue is full, the others are dropped and counted, and the caller goes on', async t => {
       const { notifications, log } = await deadWebhook(t, how)
       const drafts = Array.from({ length: MANY }, newDraft)
-      const start = performance.now()
       for (const draft of drafts) notifications.notify(draft)
-      const took = performance.now() - start
-      t.ok(took < 1000, `${took} ms`)
       t.match(notifications.stats, { queued: QUEUE, dropped: MANY - QUEUE, sent: 0 })
       t.equal(log.length, 1)
     })
@@ -95,44 +91,19 @@ for (const how of ['refuses', 'hangs'] as const) {
       t.ok(log.length <= 2)
     })
 
-    t.test('no request is slower', async t => {
+    t.test('a request that tells is answered before anything is sent, also where nothing can be', async t => {
       const { notifications } = await deadWebhook(t, how)
       const app = Fastify()
       t.teardown(() => app.close())
-      app.get('/quiet', async () => ({ device: newDraft().session?.id }))
-      app.get('/notifying', async () => {
+      app.get('/', async () => {
         const draft = newDraft()
-        notifications.notify(draft)
+        t.equal(notifications.notify(draft), undefined, 'there is nothing to wait for')
         return { device: draft.session?.id }
       })
-      await app.listen({ port: 0, host: '127.0.0.1' })
-      const agent = new Agent({ keepAlive: true, maxSockets: 10 })
-      t.teardown(() => agent.destroy())
-      const { port } = app.server.address() as AddressInfo
-
-      /** Time of the processor, in ms, for 400 requests, ten at a time: the best of five, so that what else the machine does is not in it. */
-      async function cost (path: string): Promise<number> {
-        const costs: number[] = []
-        for (let round = 0; round < 5; round++) {
-          const before = process.cpuUsage()
-          await Promise.all(Array.from({ length: 10 }, async () => {
-            for (let i = 0; i < 40; i++) {
-              const [response] = await once(get({ port, path, agent }), 'response')
-              if (response.statusCode !== 200) t.fail(`answered ${response.statusCode}`)
-              await once(response.resume(), 'end')
-            }
-          }))
-          const { user, system } = process.cpuUsage(before)
-          costs.push((user + system) / 1000)
-        }
-        return Math.min(...costs)
-      }
-
-      for (const path of ['/quiet', '/quiet']) await cost(path) // what is run for the first time is slow
-      const quiet = await cost('/quiet')
       for (let i = 0; i < MANY; i++) notifications.notify(newDraft())
-      const ratio = await cost('/notifying') / quiet
-      t.ok(ratio < 2, `${ratio} times as much`)
+      const answers = await Promise.all(Array.from({ length: 100 }, async () => await app.inject('/')))
+      t.ok(answers.every(({ statusCode }) => statusCode === 200))
+      t.equal(notifications.stats.sent, 0)
     })
   })
 }

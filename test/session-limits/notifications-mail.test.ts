@@ -26,7 +26,7 @@ const draft: NotificationDraft = {
 const sound: SmtpOptions = { url: 'smtp://127.0.0.1', from: 'us@example.org', to: () => 'kim@example.org' }
 
 async function send (channel: Channel, given: Partial<NotificationDraft> = {}, signal = new AbortController().signal): Promise<void> {
-  await soon(Promise.resolve(channel(notificationOf({ ...draft, ...given }), { signal, attempt: 1 })))
+  await soon(Promise.resolve(channel(notificationOf({ ...draft, ...given }, 0), { signal, attempt: 1 })))
 }
 
 t.test('a mail', async t => {
@@ -48,18 +48,18 @@ t.test('a mail', async t => {
   t.test('says what happened, for each type, with what is known', async t => {
     const subjects = new Set<string>()
     for (const type of notificationTypes) {
-      const { subject, text } = mailText(notificationOf({ ...draft, type }))
+      const { subject, text } = mailText(notificationOf({ ...draft, type }, 0))
       subjects.add(subject)
       t.match(text, /^[A-Z][^\n]+\.\n\nTime: 2026-02-03 04:05 UTC\nDevice: "Firefox on Linux"\nIP address: 203\.0\.113\.7\n\n[A-Z][^\n]+\.\n$/, type)
-      t.match(mailText(notificationOf({ ...draft, type, session: null, device: null })).text, /\nTime: [^\n]+\n\n/)
+      t.match(mailText(notificationOf({ ...draft, type, session: null, device: null }, 0)).text, /\nTime: [^\n]+\n\n/)
     }
     t.equal(subjects.size, notificationTypes.length)
-    t.match(mailText(notificationOf({ ...draft, device: null, session: { ...session, ipAddress: null } })).text, /\nTime: [^\n]+\n\n/)
+    t.match(mailText(notificationOf({ ...draft, device: null, session: { ...session, ipAddress: null } }, 0)).text, /\nTime: [^\n]+\n\n/)
   })
 
   t.test('shows of what a user or browser chose one short line', async t => {
     const name = `Phone"\r\n\r\nCall \u202e0800\u2028now\0 ${'\u{1F98A}'.repeat(100)}`
-    const { text } = mailText(notificationOf({ ...draft, device: { id: 'x', name } }))
+    const { text } = mailText(notificationOf({ ...draft, device: { id: 'x', name } }, 0))
     const [, shown = ''] = /^Device: "(.*)"$/m.exec(text) ?? []
     t.match(shown, /^Phone" Call 0800 now \u{1F98A}+$/u)
     t.equal([...shown].length, 80)

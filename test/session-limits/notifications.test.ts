@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { setImmediate } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { Undeliverable, type Channel, type Notification, type NotificationDraft } from '../../plugins/session-limits/notifications/event.ts'
+import { Undeliverable, type Channel, type Notification, type NotificationDraft, type NotificationType } from '../../plugins/session-limits/notifications/event.ts'
 import { Notifications, type NotificationParts } from '../../plugins/session-limits/notifications/notifications.ts'
 import { resolveNotificationOptions, type NotificationOptions } from '../../plugins/session-limits/notifications/options.ts'
 import { memoryStore, type TokenStore } from '../../plugins/token-registry/index.ts'
@@ -85,6 +85,41 @@ t.test('what is sent', async t => {
     notifications.notify(draft)
     await settled({ notifications, ...rest })
     t.strictSame(notifications.stats, { queued: 0, sent: 0, failed: 0, dropped: 0, duplicates: 0, limited: 0 })
+  })
+
+  t.test('what is left out is the tenant without a name, now, or none', async t => {
+    const all = rig(t)
+    const unset = { session: undefined, device: undefined, detail: null, key: null } as unknown as Partial<NotificationDraft>
+    all.notifications.notify({ type: 'all-ended', sub: 'alice' })
+    all.notifications.notify({ type: 'password-changed', sub: 'alice', ...unset })
+    await settled(all)
+    const rest = { tenant: '', sub: 'alice', at: all.clock.now(), session: null, device: null, detail: {} }
+    t.strictSame(all.sent.map(({ id, ...told }) => told), [{ type: 'all-ended', ...rest }, { type: 'password-changed', ...rest }])
+  })
+
+  t.test('what is no notification has failed, and is told once a minute: nothing throws', async t => {
+    const hostile = { get type () { throw new Error('mine') } }
+    const nonsense: unknown[] = [
+      undefined, null, 5, 5n, Symbol('x'), 'x', [], {}, hostile, new Proxy({}, { get: () => { throw new Error('mine') } }), { type: 'all-ended' }, { sub: 'alice' }, { ...draft, sub: '' }, { ...draft, sub: 5n },
+      { ...draft, type: 'other' }, { ...draft, tenant: 5 }, { ...draft, at: NaN }, { ...draft, at: 1e300 }, { ...draft, at: new Date() }, { ...draft, session: 'x' }, { ...draft, session: { issuedAt: 1 } },
+      { ...draft, device: { id: 'x' } }, { ...draft, detail: 'x' }, { ...draft, key: 5n }
+    ]
+    const all = rig(t)
+    for (const given of nonsense) t.doesNotThrow(() => all.notifications.notify(given as NotificationDraft))
+    t.match(all.notifications.stats, { queued: 0, sent: 0, failed: nonsense.length, dropped: 0 })
+    t.match(all.log, [{ error: { message: /^what notify was given is no notification:/ }, message: 'notifications are lost: 1 were not understood so far' }])
+    t.equal(all.log.length, 1)
+    all.clock.advance(MINUTE)
+    all.notifications.notify({ ...draft, sub: 5 as unknown as string })
+    t.match(all.log[1], { error: { message: 'what notify was given is no notification: /sub Expected string' } })
+  })
+
+  t.test('what is kept with a session and is no text counts as none', async t => {
+    const all = rig(t)
+    const odd = { ...session, client: 5n, ipAddress: ['192.0.2.1'], userAgent: undefined } as unknown as typeof session
+    all.notifications.notify({ ...draft, session: odd })
+    await settled(all)
+    t.strictSame(all.sent[0]?.session, { ...session, client: null, ipAddress: null, userAgent: null })
   })
 
   t.test('nothing begins before the turn that notifies is over', async t => {
@@ -175,7 +210,52 @@ t.test('the same is sent once', async t => {
   })
 })
 
+t.test('a device that has to be looked for', async t => {
+  const found = { ...device, secret: 'x' }
+  const about: NotificationDraft = { ...draft, type: 'ended-by-reuse', device: null }
+
+  t.test('is looked for where the notification is sent, and only there', async t => {
+    let asked = 0
+    const find = async () => { asked++; return found }
+    const all = rig(t, { perUser: { max: 2 } })
+    all.notifications.notify(about, find)
+    t.equal(asked, 0, 'no caller waits')
+    all.notifications.notify(about, find)
+    all.notifications.notify(another(about), async () => null)
+    all.notifications.notify(another(about), find)
+    await settled(all)
+    t.strictSame(all.sent.map(({ device }) => device), [device, null])
+    for (const part of [all.sent[0], all.sent[0]?.device]) t.ok(Object.isFrozen(part))
+    t.match(all.notifications.stats, { duplicates: 1, limited: 1 })
+    t.equal(asked, 1)
+  })
+
+  t.test('is left out where that fails, or takes longer than a second', async t => {
+    const all = rig(t)
+    const start = performance.now()
+    all.notifications.notify(another(about), async () => { throw new Error('ECONNREFUSED') })
+    all.notifications.notify(another(about), () => { throw new Error('at once') })
+    all.notifications.notify(another(about), () => new Promise(() => {}))
+    await settled(all)
+    t.ok(performance.now() - start < 4000)
+    t.strictSame(all.sent.map(({ device }) => device), [null, null, null])
+    t.match(all.log, [{ error: { message: /^(ECONNREFUSED|at once)$/ }, message: 'notifications are sent without the device that they are about' }])
+    t.equal(all.log.length, 1)
+  })
+})
+
 t.test('a user gets 20 an hour', async t => {
+  t.test('of sign-ins and limits, and 20 of what tells of a takeover: neither hides the other', async t => {
+    const all = rig(t)
+    const routine = ['new-device', 'new-network', 'ended-by-limit'] as const
+    const takeover = ['password-changed', 'all-ended', 'ended-by-reuse', 'ended-by-administrator'] as const
+    for (const types of [routine, takeover]) for (let i = 0; i < 10; i++) for (const type of types) all.notifications.notify(another({ type }))
+    await settled(all)
+    const sent = (types: readonly NotificationType[]) => all.sent.filter(({ type }) => types.includes(type)).length
+    t.same([sent(routine), sent(takeover)], [20, 20])
+    t.match(all.notifications.stats, { sent: 40, limited: 30 })
+  })
+
   t.test('from all instances together, again in the next hour, and others are not limited by it', async t => {
     const one = rig(t)
     const two = rig(t, {}, { store: one.store, clock: one.clock })

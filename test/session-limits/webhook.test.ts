@@ -28,7 +28,7 @@ const draft = {
   device: { id: 'device-1', name: 'Firefox on Linux' },
   detail: {}
 }
-const notification = notificationOf(draft)
+const notification = notificationOf(draft, 0)
 
 interface Received {
   request: IncomingMessage

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import t from 'tap'
 import type { Channel, Notification } from '../../plugins/session-limits/index.ts'
-import sessionLimits from '../../plugins/session-limits/index.ts'
-import { memoryStore } from '../../plugins/token-registry/index.ts'
+import sessionLimits, { isDeviceName, mailText } from '../../plugins/session-limits/index.ts'
+import { memoryStore, type SessionMeta } from '../../plugins/token-registry/index.ts'
 import { build } from '../support/build.ts'
 import { Clock } from '../support/clock.ts'
 import { decorated, without } from '../support/decorated.ts'
@@ -52,12 +52,68 @@ t.test('a session that a request starts is on the device that it shows; a new on
   const browser = await signIn(server, { 'sec-fetch-site': 'same-origin' })
   t.ok(browser.cookie)
   t.equal(browser.token, undefined, 'what a cookie keeps from scripts is in no header')
+  t.equal((await signIn(server, { 'sec-fetch-site': 'cross-site' })).token, undefined, 'nor does a page of another site read it')
 
   const { answer } = await signIn(server, { 'device-token': `${first.token}x` })
   t.match(answer.json(), { statusCode: 400, code: 'FST_SESSION_DEVICE' })
   t.notMatch(answer.body, first.token ?? '')
   const me = await server.app.inject({ url: '/open', headers: { 'device-token': 'forged' } })
   t.equal(me.statusCode, 200, 'nobody looks where nobody signs in')
+})
+
+t.test('sessions that one request starts are on one device, which is given once, also where an onSend hook fails', async t => {
+  const { app, issue } = await limited(t, { devices: true })
+  app.post('/both', async request => {
+    const started = await Promise.all([request.startSession({ sub: 'alice' }), request.startSession({ sub: 'alice', use: 'refresh' })])
+    return started.map(({ session }) => session.meta.deviceId)
+  })
+  let failing = false
+  app.addHook('onSend', async () => {
+    if (!failing) return
+    failing = false
+    throw new Error('once')
+  })
+  const both = async () => await app.inject({ method: 'POST', url: '/both' })
+  const answer = await both()
+  const [id, ...rest] = answer.json()
+  t.same(rest, [id])
+  t.equal(answer.cookies.length, 1)
+  t.equal(app.sessionLimits.devices.recognise({ headers: { 'device-token': String(answer.headers['device-token']) } }).id, id)
+
+  failing = true
+  const failed = await both()
+  t.equal(failed.statusCode, 500)
+  t.equal(failed.cookies.length, 1)
+  await issue({ meta: { deviceId: id } })
+  while ((await app.sessionLimits.devices.list(alice)).length < 2) await new Promise(setImmediate)
+  t.equal((await app.sessionLimits.devices.list(alice)).length, 2, 'one a request')
+})
+
+t.test('where nothing is validated, a device that is no text is none', async t => {
+  const { channel, next } = recordingChannel()
+  const { app, issue, registry, errors, clock } = await limited(t, { devices: true, notifications: { channels: [channel] } }, { validator: 'none' })
+  const meta = { deviceId: 7, ipAddress: ['192.0.2.1'], userAgent: {} } as unknown as SessionMeta
+  const { token, session } = await issue({ meta })
+  t.equal(await app.sessionLimits.deviceOf(session), null)
+  await registry.rotate(token)
+  clock.advance(60_000)
+  await t.rejects(registry.rotate(token))
+  t.match(await next(), { type: 'ended-by-reuse', session: { id: session.id, ipAddress: null, userAgent: null }, device: null })
+  t.same(await app.sessionLimits.devices.list(alice), [])
+  t.same(errors, [])
+})
+
+t.test('what a channel of one\'s own needs is exported', async t => {
+  t.ok(isDeviceName('Desk'))
+  t.notOk(isDeviceName('a\nb'))
+  const { subject, text } = mailText({ id: '', type: 'all-ended', tenant: '', sub: 'alice', at: 0, session: null, device: null, detail: {} })
+  t.equal(subject, 'Your sessions were ended')
+  t.match(text, 'Time: 1970-01-01 00:00 UTC')
+})
+
+t.test('the option devices is not turned on by null', async t => {
+  const devices = null as unknown as boolean
+  await t.rejects(limited(t, { devices }), { code: 'FST_SESSION_LIMITS_OPTIONS', message: 'session-limits: devices is null: it may be true, or { max, forgetAfter, cookie, header }' })
 })
 
 t.test('a device that the handler names itself is taken as it is, and kept in no list', async t => {
@@ -126,6 +182,33 @@ t.test('who signs in from a new device or network is told, and who signs in for 
   t.notMatch(JSON.stringify(told), /trs_|dev_/)
 })
 
+t.test('what ended is told with the name of its device, or without where that cannot be read', async t => {
+  const clock = new Clock()
+  const memory = memoryStore({ now: clock.now })
+  t.teardown(() => memory.close())
+  let down = false
+  const store = decorated(memory, { documents: { read: async (...of) => down ? await Promise.reject(new Error('ECONNREFUSED')) : await memory.documents.read(...of), write: async (...of) => await memory.documents.write(...of) } })
+  const { channel, next } = recordingChannel()
+  const { app, registry, issue } = await limited(t, { devices: true, limits: [{ per: 'user', max: 1, onExceed: 'end-oldest' }], notifications: { channels: [channel] } }, { store })
+  const { devices } = app.sessionLimits
+  const { id } = devices.recognise({ headers: {} })
+  await devices.see(alice, id, { name: 'Desk' })
+  const on = { meta: { deviceId: id } }
+
+  const { session: first } = await issue(on)
+  const { session: second, token } = await issue(on)
+  t.match(await next(), { type: 'ended-by-limit', session: { id: first.id }, device: { id, name: 'Desk' } })
+  await registry.rotate(token)
+  clock.advance(60_000)
+  await t.rejects(registry.rotate(token))
+  t.match(await next(), { type: 'ended-by-reuse', session: { id: second.id }, device: { id, name: 'Desk' } })
+
+  await issue(on)
+  down = true
+  await issue(on)
+  t.match(await next(), { type: 'ended-by-limit', device: null })
+})
+
 t.test('what ended sessions that their owner did not end is told, once', async t => {
   const { channel, told, next } = recordingChannel()
   const { app, issue, registry, clock } = await limited(t, { limits: [{ per: 'user', max: 2, onExceed: 'end-oldest' }], notifications: { channels: [channel] } })
@@ -148,8 +231,11 @@ t.test('what ended sessions that their owner did not end is told, once', async t
 
   await issue()
   await registry.revokeAll({ sub: 'alice', by: 'alice' })
-  t.match(await next(), { type: 'all-ended', detail: { count: 2 } })
+  t.match(await next(), { type: 'all-ended', detail: { count: 2, kept: 0 } })
+  const { session: own } = await issue()
   await issue()
+  await registry.revokeAll({ sub: 'alice', by: 'alice', except: [own.id] })
+  t.match(await next(), { type: 'all-ended', detail: { count: 1, kept: 1 } })
   await issue()
   await registry.revokeAll({ sub: 'alice', by: 'root' })
   t.match(await next(), { type: 'ended-by-administrator', detail: { by: 'root', count: 2 } })
@@ -161,7 +247,7 @@ t.test('what ended sessions that their owner did not end is told, once', async t
   t.match(await next(), { type: 'password-changed' }, 'each change is told')
   await issue({ use: 'once' })
   await app.close()
-  t.equal(told.length, 7)
+  t.equal(told.length, 8)
 })
 
 t.test('figures of notifications are among those of the registry', async t => {

@@ -90,7 +90,10 @@ export class Devices {
     return serialize(name, token, { httpOnly: true, secure, sameSite, path: '/', maxAge: Math.floor(Math.min(forgetAfter, MAX_COOKIE_AGE) / SECOND) })
   }
 
-  /** Gives a device token to who signed in: in the cookie, and to who is no browser, or where there is no cookie, in the header. */
+  /**
+   * Gives a device token to who signed in: in the cookie, and to who is no browser, or where the option `cookie` is false, in the header. A page of
+   * another site gets no header either, though its browser may keep no cookie: who knows both the token and the password signs in unnoticed.
+   */
   give (request: Pick<FastifyRequest, 'headers'>, reply: FastifyReply, { token }: Pick<RecognisedDevice, 'token'>): void {
     const { header } = this.#options
     const cookie = this.cookieOf(token)
@@ -113,7 +116,7 @@ export class Devices {
       id,
       at,
       name: name == null ? null : checkedName(name),
-      agentName: nameFrom(userAgent ?? ''),
+      agentName: typeof userAgent === 'string' ? nameFrom(userAgent) : null,
       ipAddress: isAddress(ipAddress) ? ipAddress : null
     }
     return await this.#documents.change(subject, list => see(list, sighting, this.#options.max))
@@ -140,22 +143,26 @@ export class Devices {
   }
 
   /**
-   * Names a device. Its name then follows the user agent no more.
+   * Names a device, trusts it or no more, or both at once.
    *
-   * @param name 1 to 100 characters without control characters; white space around it is taken away
    * @throws `FST_SESSION_DEVICE_NOT_FOUND`, `FST_TOKEN_VALIDATION`, `FST_SESSION_DEVICE_CONFLICT`, `FST_STORE_*`
+   * @example
+   * await devices.change(session, id, { name: 'Work laptop', trusted: true })
    */
-  async rename (subject: Subject, id: string, name: string): Promise<Device> {
-    return await this.#change(subject, id, { name: checkedName(name), custom: true })
+  async change (subject: Subject, id: string, { name, trusted }: DeviceChange): Promise<Device> {
+    const checked = { trusted, ...name !== undefined && { name: checkedName(name) } }
+    checkSubject(subject)
+    return await this.#documents.change(subject, list => change(list, id, checked))
   }
 
-  /**
-   * Trusts a device, or no more. Trusted ones make room for new ones last, and limits may treat them otherwise.
-   *
-   * @throws `FST_SESSION_DEVICE_NOT_FOUND`, `FST_SESSION_DEVICE_CONFLICT`, `FST_STORE_*`
-   */
+  /** Names a device, as `change` does. */
+  async rename (subject: Subject, id: string, name: string): Promise<Device> {
+    return await this.change(subject, id, { name })
+  }
+
+  /** Trusts a device, or no more, as `change` does. */
   async trust (subject: Subject, id: string, trusted = true): Promise<Device> {
-    return await this.#change(subject, id, { trusted })
+    return await this.change(subject, id, { trusted })
   }
 
   /**
@@ -185,11 +192,6 @@ export class Devices {
     return ended
   }
 
-  async #change (subject: Subject, id: string, changes: DeviceChange): Promise<Device> {
-    checkSubject(subject)
-    return await this.#documents.change(subject, list => change(list, id, changes))
-  }
-
   async #endSessions ({ tenant, sub }: Subject, id: string, by: string | null): Promise<number> {
     let ended = 0
     let cursor: string | null = null
@@ -210,8 +212,8 @@ function checkSubject ({ tenant, sub }: Subject): void {
 }
 
 /** Some proxies forward an address with a port, or a name. A zone may be of any length. */
-function isAddress (value: string | null | undefined): value is string {
-  return value != null && value.length <= MAX_ADDRESS && isIP(value) !== 0
+function isAddress (value: unknown): value is string {
+  return typeof value === 'string' && value.length <= MAX_ADDRESS && isIP(value) !== 0
 }
 
 function isText (value: unknown): boolean {

@@ -35,7 +35,13 @@ export interface Sighting {
   ipAddress: string | null
 }
 
-export type DeviceChange = Partial<Pick<Device, 'name' | 'custom' | 'trusted'>>
+/** What its owner changes of a device. What is left out stays. */
+export interface DeviceChange {
+  /** 1 to 100 characters without control characters; white space around it is taken away. It then follows the user agent no more. */
+  name?: string | undefined
+  /** Trusted ones make room for new ones last, and limits may treat them otherwise. */
+  trusted?: boolean | undefined
+}
 
 /** What a sign-in told that was not known before. */
 export interface Seen {
@@ -90,11 +96,11 @@ export function see (list: DeviceList | null, sighting: Sighting, max: number): 
  *
  * @throws {DeviceNotFound}
  */
-export function change (list: DeviceList | null, id: string, changes: DeviceChange): { list: DeviceList, result: Device } {
+export function change (list: DeviceList | null, id: string, { name, trusted }: DeviceChange): { list: DeviceList, result: Device } {
   const { devices, networks } = list ?? NO_DEVICES
   const known = devices.find(device => device.id === id)
   if (known === undefined) throw new DeviceNotFound()
-  const result = { ...known, ...changes }
+  const result = { ...known, ...name !== undefined && { name, custom: true }, ...trusted !== undefined && { trusted } }
   return { list: { devices: devices.map(device => device === known ? result : device), networks }, result }
 }
 

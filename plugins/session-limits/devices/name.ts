@@ -14,7 +14,7 @@ const systems = new Set(Object.values(OS_MAP))
 const harmful = /[\p{Cc}\p{Zl}\p{Zp}\u202A-\u202E\u2066-\u2069]/u
 const visible = /[\p{L}\p{N}\p{P}\p{S}]/u
 
-/** Whether text can be the name of a device. */
+/** Whether it is text that a device can be named: 1 to 100 characters with something to see, and nothing that breaks lines or turns them around. */
 export function isDeviceName (given: unknown): given is string {
   const name = typeof given === 'string' ? given.trim() : ''
   const short = name.length <= 2 * MAX_NAME && [...name].length <= MAX_NAME

@@ -62,7 +62,7 @@ const taken = new Set([
  * @throws {LimitOptions} names the option, what it was and what it may be
  */
 export function resolveDevices (given: true | DevicesOptions): ResolvedDevices {
-  const options = Value.Default(Options, given === true ? {} : typeof given === 'object' ? { ...given } : given) // callers without types give anything
+  const options = Value.Default(Options, given === true ? {} : isPlain(given) ? { ...given } : given) // callers without types give anything
   const fault = faultOf(Options, options, 'devices')
   if (fault !== null) throw new LimitOptions(fault)
   const { max, forgetAfter, cookie, header } = options as Required<DevicesOptions> // no fault was found with it
@@ -75,6 +75,10 @@ export function resolveDevices (given: true | DevicesOptions): ResolvedDevices {
     throw new LimitOptions('devices.cookie and devices.header are both false: no device would be recognised')
   }
   return resolved
+}
+
+function isPlain (given: unknown): given is object {
+  return typeof given === 'object' && given !== null && !Array.isArray(given)
 }
 
 function headerOption (header: string | false): string | null {

@@ -1,4 +1,5 @@
-import { within, type Subject } from '../../token-registry/index.ts'
+import { within } from '../../token-registry/index.ts'
+import { tellsOfTakeover, type Notification } from './event.ts'
 import type { ResolvedNotificationOptions } from './options.ts'
 
 /** The store's "set if absent until": false where it stood. */
@@ -6,12 +7,12 @@ export type Mark = (purpose: string, key: string, expiresAt: number) => Promise<
 
 export type Verdict = 'new' | 'duplicate' | 'limited'
 
-/** Keys, and users, that this process remembers. */
+/** Keys, and budgets, that this process remembers. */
 const REMEMBERED = 10_000
 /** ms that the store may take to answer, and that it is not asked again when it did not */
 const PATIENCE = 1000
 
-/** The places of a user in a window: this process takes them one after the other from a random one on, so that processes seldom meet. */
+/** The places of one of a user's two budgets in a window: this process takes them one after the other from a random one on, so that processes seldom meet. */
 interface Places {
   window: number
   next: number
@@ -51,30 +52,31 @@ export class Admission {
   }
 
   /**
-   * Asks the store: once for the key, and mostly once for the user.
+   * Asks the store: once for the key, and mostly once for the user's budget.
    *
    * @param key null where it cannot be a duplicate
    */
-  async judge ({ tenant, sub }: Subject, key: string | null): Promise<Verdict> {
+  async judge ({ type, tenant, sub }: Pick<Notification, 'type' | 'tenant' | 'sub'>, key: string | null): Promise<Verdict> {
     const { dedupeFor, perUser } = this.#options
     if (key !== null && !await this.#mark('notification', key, this.#now() + dedupeFor)) return 'duplicate'
     if (perUser === null) return 'new'
-    const places = this.#placesOf(JSON.stringify([tenant, sub]), perUser)
+    const budget = [tenant, sub, tellsOfTakeover(type)]
+    const places = this.#placesOf(JSON.stringify(budget), perUser)
     while (places.left > 0) {
       const place = places.next++ % perUser.max
       places.left--
-      const mark = JSON.stringify([tenant, sub, perUser.window, places.window, place])
+      const mark = JSON.stringify([...budget, perUser.window, places.window, place])
       if (await this.#mark('notification-place', mark, (places.window + 1) * perUser.window)) return 'new'
     }
     return 'limited'
   }
 
-  #placesOf (user: string, { max, window: ms }: { max: number, window: number }): Places {
+  #placesOf (budget: string, { max, window: ms }: { max: number, window: number }): Places {
     const window = Math.floor(this.#now() / ms)
-    const places = this.#places.get(user)
+    const places = this.#places.get(budget)
     if (places?.window === window) return places
     const fresh = { window, next: Math.floor(Math.random() * max), left: max }
-    put(this.#places, user, fresh)
+    put(this.#places, budget, fresh)
     return fresh
   }
 

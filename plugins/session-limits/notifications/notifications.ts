@@ -1,5 +1,6 @@
+import { within } from '../../token-registry/index.ts'
 import { Admission, type Mark } from './admission.ts'
-import { keyOf, notificationOf, notificationTypes, type Channel, type Notification, type NotificationDraft, type NotificationType } from './event.ts'
+import { checkDraft, keyOf, notificationOf, notificationTypes, withDevice, type Channel, type Notification, type NotificationDraft, type NotificationType } from './event.ts'
 import { occasionally, type Log } from './occasionally.ts'
 import { refuse, type ResolvedNotificationOptions } from './options.ts'
 import { WorkQueue, type Work } from './work-queue.ts'
@@ -8,6 +9,11 @@ import { WorkQueue, type Work } from './work-queue.ts'
 const JUDGED_AT_ONCE = 8
 /** ms; each question has a deadline of its own */
 const JUDGED_WITHIN = 60_000
+/** ms */
+const FOUND_WITHIN = 1000
+
+/** Finds the device that a notification is about; null where there is none. */
+export type FindDevice = () => Promise<Notification['device']>
 
 export interface NotificationParts {
   /** The store's `mark`, which all instances share. */
@@ -29,7 +35,7 @@ export interface NotificationFigures extends Record<string, number> {
   /** not sent yet */
   queued: number
   sent: number
-  /** tried in vain, and not tried again */
+  /** tried in vain, and not tried again; or not understood */
   failed: number
   /** there was no room, or no time when it was closed */
   dropped: number
@@ -42,6 +48,7 @@ export interface NotificationFigures extends Record<string, number> {
 interface Arrival {
   notification: Notification
   key: string | null
+  findDevice: FindDevice | undefined
 }
 
 interface OpenChannel {
@@ -53,16 +60,23 @@ interface OpenChannel {
 export class Notifications {
   readonly #options: ResolvedNotificationOptions
   readonly #admission: Admission
+  readonly #now: () => number
   readonly #newLog: () => Log
+  readonly #tellFailed: Log
+  readonly #tellNotFound: Log
   readonly #arrivals: WorkQueue<Arrival>
   readonly #channels: OpenChannel[] = []
   #duplicates = 0
   #limited = 0
+  #failed = 0
   #closed: Promise<void> | null = null
 
   constructor (options: ResolvedNotificationOptions, { mark, now, log }: NotificationParts) {
     this.#options = options
+    this.#now = now
     this.#newLog = () => occasionally(now, log)
+    this.#tellFailed = this.#newLog()
+    this.#tellNotFound = this.#newLog()
     const tell = this.#newLog()
     this.#admission = new Admission(options, mark, now, error => tell(error, 'the store does not say which notifications were sent: some may be sent twice'))
     this.#arrivals = this.#queue('the store', { ...options, concurrency: JUDGED_AT_ONCE, attempts: 1, timeout: JUDGED_WITHIN }, async arrival => await this.#judge(arrival))
@@ -83,20 +97,23 @@ export class Notifications {
   }
 
   /**
-   * Takes a notification on for every channel that asks for its type. Returns at once and never throws: what becomes of it shows in `stats`.
+   * Takes a notification on for every channel that asks for its type. Returns at once and never throws: what becomes of it shows in `stats`. What is no
+   * notification has failed.
+   *
+   * @param findDevice is asked where it is to be sent, for a second at most; where that fails it is sent without a device
    */
-  notify (draft: NotificationDraft): void {
-    const wanting = this.#wanting(draft.type)
-    const key = this.#options.dedupeFor === 0 ? null : keyOf(draft)
-    if (key !== null && this.#admission.knows(key)) this.#duplicates++
-    // What nobody has room for is not noted as sent.
-    else if (wanting.every(({ deliveries }) => deliveries.full)) wanting.forEach(({ deliveries }) => deliveries.drop())
-    else if (this.#arrivals.full) this.#arrivals.drop()
-    else this.#admit({ notification: notificationOf(draft), key })
+  notify (draft: NotificationDraft, findDevice?: FindDevice): void {
+    try {
+      checkDraft(draft)
+      this.#take(draft, findDevice)
+    } catch (error) {
+      this.#failed++
+      this.#tellFailed(error, `notifications are lost: ${this.#failed} were not understood so far`)
+    }
   }
 
   get stats (): NotificationFigures {
-    const figures = { queued: this.#arrivals.size, sent: 0, failed: this.#arrivals.failed, dropped: this.#arrivals.dropped, duplicates: this.#duplicates, limited: this.#limited }
+    const figures = { queued: this.#arrivals.size, sent: 0, failed: this.#failed + this.#arrivals.failed, dropped: this.#arrivals.dropped, duplicates: this.#duplicates, limited: this.#limited }
     for (const { deliveries: { size, done, failed, dropped } } of this.#channels) {
       figures.queued += size
       figures.sent += done
@@ -118,16 +135,39 @@ export class Notifications {
     await Promise.all(this.#channels.map(async ({ deliveries }) => await deliveries.close(left())))
   }
 
+  #take (draft: NotificationDraft, findDevice: FindDevice | undefined): void {
+    const wanting = this.#wanting(draft.type)
+    const key = this.#options.dedupeFor === 0 ? null : keyOf(draft)
+    if (key !== null && this.#admission.knows(key)) this.#duplicates++
+    // What nobody has room for is not noted as sent.
+    else if (wanting.every(({ deliveries }) => deliveries.full)) wanting.forEach(({ deliveries }) => deliveries.drop())
+    else if (this.#arrivals.full) this.#arrivals.drop()
+    else this.#admit({ notification: notificationOf(draft, this.#now()), key, findDevice })
+  }
+
   #admit (arrival: Arrival): void {
     if (arrival.key !== null) this.#admission.remember(arrival.key)
     this.#arrivals.add(arrival)
   }
 
-  async #judge ({ notification, key }: Arrival): Promise<void> {
+  async #judge ({ notification, key, findDevice }: Arrival): Promise<void> {
     const verdict = await this.#admission.judge(notification, key)
     if (verdict === 'duplicate') this.#duplicates++
     else if (verdict === 'limited') this.#limited++
-    else for (const { deliveries } of this.#wanting(notification.type)) deliveries.add(notification)
+    else this.#deliver(findDevice === undefined ? notification : withDevice(notification, await this.#found(findDevice)))
+  }
+
+  async #found (findDevice: FindDevice): Promise<Notification['device']> {
+    try {
+      return await within(findDevice(), FOUND_WITHIN, () => new Error(`it was not found within ${FOUND_WITHIN} ms`))
+    } catch (error) {
+      this.#tellNotFound(error, 'notifications are sent without the device that they are about')
+      return null
+    }
+  }
+
+  #deliver (notification: Notification): void {
+    for (const { deliveries } of this.#wanting(notification.type)) deliveries.add(notification)
   }
 
   #wanting (type: NotificationType): OpenChannel[] {

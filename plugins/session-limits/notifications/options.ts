@@ -12,7 +12,7 @@ export interface NotificationOptions {
   queue?: number
   /** For how long the same is not sent again, 10 min; 0 for never. */
   dedupeFor?: Duration
-  /** How many one user gets in each window by the clock, 20 an hour; false for any number. */
+  /** How many one user gets in each window by the clock, 20 an hour, and as many again of what tells of a takeover; false for any number. */
   perUser?: false | { max?: number, window?: Duration }
   /** Tries in all, 3. */
   attempts?: number
