@@ -5,7 +5,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import tokenRegistry, { type MemoryStoreOptions, memoryStore } from 'fastify-token-registry'
 import redisStore, { StoreAbsent } from 'fastify-token-registry/redis-store'
 import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
-import sessionLimits, { webhookChannel, type LimitOption } from 'fastify-token-registry/session-limits'
+import sessionLimits, { isDeviceName, webhookChannel, type LimitOption } from 'fastify-token-registry/session-limits'
 import strictInput, { strictServerOptions } from 'fastify-token-registry/strict-input'
 import { adminRoutes } from './admin/routes.ts'
 import { authRoutes } from './auth/routes.ts'
@@ -88,7 +88,7 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     await app.register(fastifyHelmet)
     await app.register(rateLimits, { limit: config.rateLimits.global })
     // One definition of an address: whoever registers can be written to, and the first administrator can sign in.
-    await app.register(strictInput, { ajv: ajv => ajv.addFormat('email', isEmail) })
+    await app.register(strictInput, { ajv: ajv => ajv.addFormat('email', isEmail).addFormat('device-name', isDeviceName) })
     await app.register(docs, { publicUrl: config.publicUrl })
     // Our own client, not one of @fastify/redis: after a failover that may end, and cannot be replaced.
     if (config.redis !== null) await app.register(redisStore, config.redis)

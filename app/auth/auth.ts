@@ -140,7 +140,7 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
     try {
       if (kept !== null) ended = await registry.revokeAll({ sub, except: kept, reason: 'password_changed', by: sub })
     } finally {
-      if (ended === 0) notifications.notify({ type: 'password-changed', tenant: '', sub, at: registry.now(), session: null, device: null, detail: { reason: 'password_changed', by: sub } })
+      if (ended === 0) notifications.notify({ type: 'password-changed', sub, detail: { reason: 'password_changed', by: sub } })
     }
     return ended
   }

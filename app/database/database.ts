@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm'
+import { within } from 'fastify-token-registry'
 import type { Config } from '../config.ts'
-import { within } from '../deadline.ts'
 import type { Driver, Drizzle, Log } from './driver.ts'
 import { openEmbedded } from './embedded.ts'
 import { DatabaseStart, databaseError, driverError } from './errors.ts'
@@ -61,7 +61,7 @@ async function migrated (driver: Driver, log: Log): Promise<readonly string[]> {
 }
 
 function databaseOn ({ kind, db, close }: Driver, migrations: readonly string[], log: Log): Database {
-  let closed: Promise<void> | undefined
+  let closed: PromiseLike<void> | undefined
   return {
     kind,
     migrations,
@@ -75,12 +75,16 @@ function databaseOn ({ kind, db, close }: Driver, migrations: readonly string[],
     },
 
     async isUp () {
-      return await within(2000, db.execute(sql`select 1`)).then(() => true, () => false)
+      return await within(db.execute(sql`select 1`), 2000, late).then(() => true, () => false)
     },
 
-    close () {
-      closed ??= within(5000, close()).catch(error => log.warn({ reason: driverError(error).message }, 'the database was not closed in time'))
-      return closed
+    async close () {
+      closed ??= within(close(), 5000, late).then(null, error => log.warn({ reason: driverError(error).message }, 'the database was not closed in time'))
+      await closed
     }
   }
+}
+
+function late (): Error {
+  return new Error('it took too long')
 }

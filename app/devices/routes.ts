@@ -24,11 +24,7 @@ export const deviceRoutes: FastifyPluginAsyncTypebox = async app => {
     schema: { operationId: 'changeDevice', summary: 'Name one of the own devices, or trust it', tags, params: DeviceParams, body: DeviceBody, response: answers({ 200: DeviceAnswer }) }
   }, async request => {
     const { session } = request.requireAuth()
-    const { id } = request.params
-    const { name, trusted } = request.body
-    if (name !== undefined) await devices.rename(session, id, name)
-    if (trusted !== undefined) await devices.trust(session, id, trusted)
-    return deviceAnswer(await devices.get(session, id), session.meta.deviceId)
+    return deviceAnswer(await devices.change(session, request.params.id, request.body), session.meta.deviceId)
   })
 
   app.delete('/:id', {

@@ -1,10 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-import createError from '@fastify/error'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
-import { InputUrl } from 'fastify-token-registry/strict-input'
-
-const UrlTooLong = createError('APP_URL_TOO_LONG', 'A part of the URL has more than 256 characters: shorten it', 414)
+import { InputUrl, InputValidation } from 'fastify-token-registry/strict-input'
 
 const refused = new WeakMap<IncomingMessage, { id: string, error: Error }>()
 
@@ -16,7 +13,9 @@ export const unreadableUrls = {
   genReqId: (raw: IncomingMessage): string => refused.get(raw)?.id ?? randomUUID(),
 
   frameworkErrors ({ code }: FastifyError, { id, raw, server }: FastifyRequest, reply: FastifyReply): void {
-    refused.set(raw, { id, error: code === 'FST_ERR_MAX_PARAM_LENGTH' ? new UrlTooLong() : new InputUrl() })
+    // No schema of a parameter takes more either: no 414, which would tell ids that are too long from others.
+    const error = code === 'FST_ERR_MAX_PARAM_LENGTH' ? new InputValidation('A part of the URL has more than 256 characters: shorten it') : new InputUrl()
+    refused.set(raw, { id, error })
     raw.url = '/unreadable-url'
     server.routing(raw, reply.raw)
   }

@@ -2,8 +2,9 @@ import { setMaxListeners } from 'node:events'
 import { join } from 'node:path'
 import { setImmediate as afterTheRequest, setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
+import { within } from 'fastify-token-registry'
+import { Undeliverable } from 'fastify-token-registry/session-limits'
 import type { Config } from '../config.ts'
-import { within } from '../deadline.ts'
 import { isEmail } from '../users/email.ts'
 import { MailRefused } from './errors.ts'
 import { outbox, smtp, type Mail, type Transport } from './transports.ts'
@@ -15,6 +16,14 @@ export interface Mailer {
    * @throws {MailRefused} 400: an address that is not one, or a subject of more than one line
    */
   send (mail: Mail): void
+  /**
+   * Tries once to deliver a mail, which takes no place among those that wait. What it rejects with does not quote the mail.
+   *
+   * @param signal aborts when the time is over
+   * @throws {MailRefused} as `send`
+   * @throws {Undeliverable} where another try would change nothing
+   */
+  deliver (mail: Mail, signal: AbortSignal): Promise<void>
   /** Gives what still waits one more try, at most 5 s for all together. */
   close (): Promise<void>
 }
@@ -62,34 +71,38 @@ class BackgroundMailer implements Mailer {
   }
 
   send (mail: Mail): void {
-    if (!isEmail(mail.to)) throw new MailRefused('address is not one')
-    if (/\p{Cc}/u.test(mail.subject)) throw new MailRefused('subject has more than one line')
+    check(mail)
     if (this.#deliveries.size >= this.#limits.waiting || this.#closing.signal.aborted) {
       this.#log.error('a mail was dropped: too many wait to be sent, or the server closes')
       return
     }
-    const delivery = this.#deliver(mail).finally(() => this.#deliveries.delete(delivery))
+    const delivery = this.#persist(mail).finally(() => this.#deliveries.delete(delivery))
     this.#deliveries.add(delivery)
+  }
+
+  async deliver (mail: Mail, signal: AbortSignal): Promise<void> {
+    check(mail)
+    await this.#transport.deliver(mail, signal).catch(error => { throw failureOf(error) })
   }
 
   async close (): Promise<void> {
     this.#closing.abort()
-    await within(this.#limits.flush, Promise.all(this.#deliveries)).catch(() => {})
+    await within(Promise.all(this.#deliveries), this.#limits.flush, () => new Error('it took too long')).then(null, () => {})
     this.#transport.close()
     await Promise.all(this.#deliveries)
   }
 
-  async #deliver (mail: Mail): Promise<void> {
+  /** Tries until it is delivered, refused for good, or was tried often enough. */
+  async #persist (mail: Mail): Promise<void> {
     await afterTheRequest()
     for (let attempt = 1; ; attempt++) {
       const lastOne = attempt === this.#limits.attempts || this.#closing.signal.aborted
       try {
-        await this.#transport.deliver(mail, AbortSignal.timeout(this.#limits.timeout * 3))
+        await this.deliver(mail, AbortSignal.timeout(this.#limits.timeout * 3))
         return
       } catch (error) {
-        if (lastOne || isFinal(error)) {
-          // The message of the error may quote the mail.
-          this.#log.error({ code: field(error, 'code'), responseCode: field(error, 'responseCode'), attempt }, 'a mail could not be sent')
+        if (lastOne || error instanceof Undeliverable) {
+          this.#log.error({ err: error, attempt }, 'a mail could not be sent')
           return
         }
       }
@@ -104,12 +117,13 @@ class BackgroundMailer implements Mailer {
   }
 }
 
-/** A refusal that will not change, RFC 5321 section 4.2.1. */
-function isFinal (error: unknown): boolean {
-  const code = field(error, 'responseCode')
-  return typeof code === 'number' && code >= 500
+function check ({ to, subject }: Mail): void {
+  if (!isEmail(to)) throw new MailRefused('address is not one')
+  if (/\p{Cc}/u.test(subject)) throw new MailRefused('subject has more than one line')
 }
 
-function field (error: unknown, name: string): unknown {
-  return typeof error === 'object' && error !== null ? Reflect.get(error, name) : undefined
+/** Without the original, whose message may quote the mail. A refusal with 5xx will not change: RFC 5321, section 4.2.1. */
+function failureOf ({ name, code = name, responseCode }: Error & { code?: string, responseCode?: number }): Error {
+  const message = `the mail was not taken: ${[code, responseCode].filter(Boolean).join(' ')}`
+  return responseCode !== undefined && responseCode >= 500 ? new Undeliverable(message) : new Error(message)
 }

@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
+import { inspect } from 'node:util'
 import * as bcrypt from '@node-rs/bcrypt'
 import t, { type Test } from 'tap'
 import { createMailer, type MailLimits, type Mailer } from '../../app/mail/mailer.ts'
@@ -172,8 +173,23 @@ t.test('mail', async t => {
     mailer.send({ ...mail, to: 'nobody@example.org' })
     await until(() => log.length === 1)
     t.equal(server.asked, 5)
-    t.match(log, [[{ code: 'EENVELOPE', responseCode: 550, attempt: 1 }]])
-    t.notMatch(JSON.stringify(log), /nobody|secret/, 'neither whom it was for nor what it says is logged')
+    t.match(log, [[{ err: { message: /^the mail was not taken: EENVELOPE 550$/ }, attempt: 1 }]])
+    t.notMatch(inspect(log), /nobody|secret/, 'neither whom it was for nor what it says is logged')
+  })
+
+  t.test('a mail that somebody waits for is tried once, takes no place in the queue, and is given up when told', async t => {
+    const server = await smtpServer(t, to => to.startsWith('nobody') ? '550 <nobody@example.org> is not here' : server.asked < 2 ? '451 later, kim@example.org' : '250 ok')
+    const { mailer, log } = await mailerOf(t, server.url, { waiting: 0 })
+    const signal = new AbortController().signal
+    await t.rejects(mailer.deliver(mail, signal), { name: 'Error', message: /^the mail was not taken: EENVELOPE 451$/ })
+    await mailer.deliver(mail, signal)
+    t.equal(server.mails.length, 1)
+    await t.rejects(mailer.deliver({ ...mail, to: 'nobody@example.org' }, signal), { name: 'Undeliverable', message: /^the mail was not taken: EENVELOPE 550$/ })
+    await t.rejects(mailer.deliver({ ...mail, to: 'kim' }, signal), { code: 'APP_MAIL_REFUSED' })
+
+    const { mailer: hung } = await mailerOf(t, await hungServer(t), { timeout: 60_000 })
+    await t.rejects(hung.deliver(mail, AbortSignal.timeout(20)), { message: /EABORT/ })
+    t.strictSame(log, [])
   })
 
   t.test('a server that hangs delays nobody, is given up, and its queue has an end', async t => {
@@ -184,7 +200,7 @@ t.test('mail', async t => {
     t.equal(log.length, 5, 'those beyond 20 were dropped')
     await until(() => log.length === 25)
     t.match(log.slice(5), Array.from({ length: 20 }, () => [{ attempt: 2 }]))
-    t.notMatch(JSON.stringify(log), /kim|secret/)
+    t.notMatch(inspect(log), /kim|secret/)
   })
 
   t.test('closing gives what waits for its next attempt a last one', async t => {
@@ -214,6 +230,6 @@ t.test('mail', async t => {
     writeFileSync(join(dataDir, 'outbox'), '')
     mailer.send(mail)
     await until(() => log.length > 0)
-    t.match(log, [[{ code: 'EEXIST', attempt: 6 }]])
+    t.match(log, [[{ err: { message: /EEXIST/ }, attempt: 6 }]])
   })
 })

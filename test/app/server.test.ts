@@ -114,7 +114,7 @@ t.test('a URL that the router cannot read is refused, limited and answered as an
   const refused: Record<string, object> = {
     '/api/sessions/%': { statusCode: 400, code: 'FST_INPUT_URL', error: 'Bad Request' },
     '/api/sessions/%E0%A4%A': { statusCode: 400, code: 'FST_INPUT_URL', error: 'Bad Request' },
-    [`/api/sessions/${'x'.repeat(300)}`]: { statusCode: 414, code: 'APP_URL_TOO_LONG', error: 'URI Too Long' }
+    [`/api/sessions/${'x'.repeat(300)}`]: { statusCode: 400, code: 'FST_ERR_VALIDATION', error: 'Bad Request' }
   }
   for (const [url, body] of Object.entries(refused)) {
     const answer = await get(url)

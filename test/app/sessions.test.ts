@@ -17,6 +17,9 @@ t.test('nobody sees or ends the sessions of somebody else, nor learns that they 
     t.match(foreign, { statusCode: 404, body: { code: 'FST_SESSION_NOT_FOUND' } })
     t.same({ ...foreign?.body, requestId: '' }, { ...random?.body, requestId: '' })
   }
+  for (const id of ['%00', 'a'.repeat(257), 'a'.repeat(5000)]) {
+    for (const [method, path] of [['GET', ''], ['DELETE', ''], ['GET', '/ending']] as const) t.match(await call(app, method, `/api/sessions/${id}${path}`, { token: eve.accessToken }), { statusCode: 400, body: { code: /^FST_/ } })
+  }
   t.equal((await call(app, 'GET', '/api/auth/me', { token: ada.accessToken })).statusCode, 200)
   t.match(await call(app, 'GET', `/api/admin/users/${ada.user.id}/sessions`, { token: eve.accessToken }), { statusCode: 403, headers: { 'www-authenticate': /insufficient_scope/ } })
 
