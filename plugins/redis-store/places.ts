@@ -99,8 +99,8 @@ export class Places {
   async release (ended: readonly Placed[], at: number, heirs: readonly SessionRecord[] = []): Promise<void> {
     const until = (at + BELIEVED + this.#apart) * 1000 + 999
     const come = new Map(this.#byKey(heirs))
-    await Promise.all(this.#byKey(ended).flatMap(([key, gone]) => sliced(gone.map(({ session: { id } }) => id), LOOKS).map(async (ids, index) => {
-      const heirs = index === 0 ? come.get(key) : undefined
+    await Promise.all(this.#byKey(ended).flatMap(([key, gone]) => sliced(gone.map(({ session: { id } }) => id), LOOKS).map(async ids => {
+      const heirs = come.get(key)
       if (heirs === undefined) await this.#giveBack(key, ids, until)
       else await this.#claim(key, heirs.map(({ session }) => session), { back: ids.map(id => [id, until]) })
     })))

@@ -159,10 +159,19 @@ export class WorkQueue<T> {
   }
 
   #pause (piece: Piece<T>): void {
-    const ms = Math.min(this.#options.pause * 4 ** (piece.attempt - 2), LONGEST_PAUSE) * (1 + Math.random()) / 2
     this.#pausing.set(piece, setTimeout(() => {
       this.#pausing.delete(piece)
       this.#enqueue(piece)
-    }, ms).unref())
+    }, pauseBefore(piece.attempt, this.#options.pause)).unref())
   }
+}
+
+/**
+ * Four times as long before each further attempt, half of it at random.
+ *
+ * @param attempt 2 or more
+ * @param pause ms, before the second one
+ */
+export function pauseBefore (attempt: number, pause: number): number {
+  return Math.min(pause * 4 ** (attempt - 2), LONGEST_PAUSE) * (1 + Math.random()) / 2
 }

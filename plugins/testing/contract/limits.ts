@@ -166,6 +166,19 @@ export const limitRules: readonly Rule[] = [
     }
   },
   {
+    name: 'a shorter idle timeout counts at once, also among many',
+    needs: ['touch', 'update'],
+    check: async bench => {
+      const draft = { tenant: 'acme', groups: ['g'] }
+      const limits = [atMost(70, 'refuse'), atMost(70, 'refuse', { group: 'g' })]
+      const [first] = await bench.insertMany(70, draft)
+      for (const limit of limits) assert.equal((await bench.insertAll([bench.record(draft)], [limit])).refused.length, 1)
+      await bench.store.update(String(first?.id), { idleTimeout: 1000 })
+      await bench.advance(1010)
+      assert.deepEqual((await bench.insertAll([bench.record(draft)], limits)).refused, [])
+    }
+  },
+  {
     name: 'groups can be changed, and limits follow',
     needs: ['update'],
     check: async bench => {
