@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { TENANT_GROUP, within, type SessionLifetime, type SessionLimit, type SessionPolicy, type SessionRecord, type SessionTerms, type Terms } from '../token-registry/index.ts'
 import type { Device } from './devices/list.ts'
 import { LimitsFailed } from './errors.ts'
@@ -155,7 +155,7 @@ function digests (): (text: string) => string {
     const before = known.get(text)
     if (before !== undefined) return before
     if (known.size >= REMEMBERED) known.clear()
-    const digest = createHash('sha256').update(text).digest('base64url').slice(0, DIGEST)
+    const digest = hash('sha256', text, 'base64url').slice(0, DIGEST)
     known.set(text, digest)
     return digest
   }

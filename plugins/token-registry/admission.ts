@@ -50,6 +50,9 @@ export class Admission {
     if (this.#policy === null && admitted.every(({ data }) => data.endOthers === undefined)) return { ...outcome, ...await this.#store.insert(admitted.map(({ record }) => record), { op }) }
 
     const groups = bySubject(admitted)
+    const [only] = groups
+    if (only !== undefined && groups.length === 1) return { ...await this.#insert(only, await this.#underTerms(only), op), failure: null }
+
     const limits: Array<readonly SessionLimit[]> = []
     for (const some of sliced(groups)) limits.push(...await Promise.all(some.map(async own => await this.#underTerms(own))))
     for (const some of sliced([...groups.entries()])) {
@@ -179,7 +182,8 @@ function sliced<T> (items: readonly T[]): T[][] {
   return Array.from({ length: Math.ceil(items.length / AT_ONCE) }, (_, slice) => items.slice(slice * AT_ONCE, (slice + 1) * AT_ONCE))
 }
 
-function bySubject (admitted: readonly Admitted[]): Admitted[][] {
+function bySubject (admitted: readonly Admitted[]): Array<readonly Admitted[]> {
+  if (admitted.length === 1) return [admitted]
   const groups = new Map<string, Admitted[]>()
   for (const one of admitted) {
     const key = subjectKey(one.record)

@@ -137,6 +137,7 @@ export class Notifications {
 
   #take (draft: NotificationDraft, findDevice: FindDevice | undefined): void {
     const wanting = this.#wanting(draft.type)
+    if (wanting.length === 0) return
     const key = this.#options.dedupeFor === 0 ? null : keyOf(draft)
     if (key !== null && this.#admission.knows(key)) this.#duplicates++
     // What nobody has room for is not noted as sent.

@@ -12,15 +12,16 @@ interface Moment {
   entry: Entry
 }
 
+const sequenceOf = ({ sequence }: Entry): number => sequence
+const lastUseOf = ({ lastUsedAt }: Entry): number => lastUsedAt
 const earlierFirst = (a: Moment, b: Moment): number => a.at - b.at || a.entry.sequence - b.entry.sequence
 
 /** The sessions that a limit counts. */
 export class Ledger implements Counted<Entry> {
-  #entries = new Set<Entry>()
-  #lastIssued = 0
-  #inOrder = true
-  readonly #byDeadline = new Earliest(deadlineOf)
-  readonly #byUse = new Earliest(({ lastUsedAt }) => lastUsedAt)
+  readonly #entries = new Set<Entry>()
+  #byDeadline: Earliest | null = null
+  #byIssue: Earliest | null = null
+  #byUse: Earliest | null = null
 
   get size (): number {
     return this.#entries.size
@@ -32,16 +33,14 @@ export class Ledger implements Counted<Entry> {
 
   add (entry: Entry): void {
     this.#entries.add(entry)
-    // One may be counted later than it was issued.
-    if (entry.sequence < this.#lastIssued) this.#inOrder = false
-    this.#lastIssued = Math.max(this.#lastIssued, entry.sequence)
     this.changed(entry)
   }
 
   /** To be told where the deadline of one that is counted may have come nearer. */
   changed (entry: Entry): void {
-    this.#byDeadline.add(entry, this.size)
-    this.#byUse.add(entry, this.size)
+    this.#byDeadline?.add(entry, this.size)
+    this.#byIssue?.add(entry, this.size)
+    this.#byUse?.add(entry, this.size)
   }
 
   delete (entry: Entry): void {
@@ -54,22 +53,17 @@ export class Ledger implements Counted<Entry> {
       for (const entry of this.#entries) lives(entry)
       return
     }
+    this.#byDeadline ??= new Earliest(deadlineOf)
     for (let first = this.#byDeadline.first(this.#entries); first !== undefined && deadlineOf(first) <= now; first = this.#byDeadline.first(this.#entries)) lives(first)
   }
 
   oldest (count: number, leftOut: { has (entry: Entry): boolean }): Entry[] {
-    if (!this.#inOrder) this.#entries = new Set([...this.#entries].sort((a, b) => a.sequence - b.sequence))
-    this.#inOrder = true
-    const found: Entry[] = []
-    for (const entry of this.#entries) {
-      if (found.length === count) break
-      if (!leftOut.has(entry)) found.push(entry)
-    }
-    return found
+    if (this.size > FEW) return (this.#byIssue ??= new Earliest(sequenceOf)).take(count, this.#entries, leftOut)
+    return [...this.#entries].filter(entry => !leftOut.has(entry)).sort((a, b) => a.sequence - b.sequence).slice(0, count)
   }
 
   leastRecentlyUsed (count: number, leftOut: { has (entry: Entry): boolean }): Entry[] {
-    if (this.size > FEW) return this.#byUse.take(count, this.#entries, leftOut)
+    if (this.size > FEW) return (this.#byUse ??= new Earliest(lastUseOf)).take(count, this.#entries, leftOut)
     return [...this.#entries].filter(entry => !leftOut.has(entry)).sort((a, b) => a.lastUsedAt - b.lastUsedAt || a.sequence - b.sequence).slice(0, count)
   }
 }
