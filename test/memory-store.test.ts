@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { sessionRecord } from '../plugins/testing/index.ts'
-import { memoryStore, type MemoryStore, type MemoryStoreOptions, type SessionRecord } from '../plugins/token-registry/index.ts'
+import { memoryStore, type MemoryStore, type MemoryStoreOptions, type SessionLimit, type SessionRecord } from '../plugins/token-registry/index.ts'
 import { Marks } from '../plugins/token-registry/memory-store/marks.ts'
 import { everyCharacter, ShardedMap } from '../plugins/token-registry/memory-store/sharded-map.ts'
 import { subjectKey } from '../plugins/token-registry/token.ts'
@@ -307,4 +307,20 @@ t.test('documents that have expired leave memory without anyone reading them', a
   clock.advance(1000)
   while (store.documents.size > 1) await setImmediate()
   t.equal(await store.documents.read('devices', 'bob'), 'b')
+})
+
+t.test('who comes first among many is noted anew where most of what was noted has ended', async t => {
+  const { store, clock } = open(t)
+  const one = async (limits: SessionLimit[] = []) => {
+    clock.advance(1)
+    const { inserted: [session], evicted } = await store.insert([sessionRecord({ sub: 'alice', issuedAt: clock.now(), lastUsedAt: clock.now(), expiresAt: clock.now() + HOUR })], { limits, op: String(clock.now()) })
+    return { id: String(session?.id), evicted: evicted.map(({ session: { id } }) => id) }
+  }
+  const limits: SessionLimit[] = [{ name: 'oldest', max: 100, onExceed: 'end-oldest' }, { name: 'used', max: 99, onExceed: 'end-least-recently-used' }]
+  const ids: string[] = []
+  while (ids.length < 100) ids.push((await one()).id)
+  t.same((await one(limits)).evicted, ids.splice(0, 2))
+  for (let i = 0; i < 300; i++) await store.end([(await one()).id], { reason: 'revoked', by: null, op: `end ${i}` })
+  t.same((await one(limits)).evicted, ids.splice(0, 1))
+  t.same((await one(limits)).evicted, ids.splice(0, 1))
 })
