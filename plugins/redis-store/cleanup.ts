@@ -10,8 +10,8 @@ import { heal } from './scripts/change.ts'
 
 /** Keys that Redis looks at for a page: some 0.1 ms. */
 const PAGE = 250
-/** Sessions that one step ends: a millisecond of Redis, as each of them is read, written and told. */
-const SLICE = 20
+/** Sessions that one step ends, each of which is read, written and told: half a millisecond of Redis. */
+const SLICE = 10
 /** How many times as long as a step it pauses after it: others have Redis, and this process, for that part of the time at least. */
 const PAUSE = 3
 /** ms that it pauses at most, so as to keep the lease where Redis is slow */
