@@ -122,6 +122,7 @@ export class HookRunner {
   tell<Name extends 'onEnd' | 'onReuse' | 'onError'> (name: Name, ...args: Parameters<Hooks[Name]>): void {
     for (const call of this.#calls(name, args)) {
       const work = this.#reported(name, call)
+      if (work === undefined) continue
       this.#pending.add(work)
       work.finally(() => this.#pending.delete(work))
     }
@@ -138,15 +139,29 @@ export class HookRunner {
     return entries.map(({ run }) => () => (run as (...args: Parameters<Hooks[Name]>) => Awaitable<unknown>)(...args))
   }
 
-  async #reported (name: HookName, call: () => Awaitable<unknown>): Promise<void> {
+  /** @returns nothing where the hook was done at once */
+  #reported (name: HookName, call: () => Awaitable<unknown>): Promise<void> | undefined {
     try {
-      await this.#timed(name, call())
+      const result = this.#timed(name, call())
+      return isThenable(result) ? this.#reportedLater(name, result) : undefined
     } catch (thrown) {
-      // To make text of just anything may throw itself.
-      const error = thrown instanceof Error ? thrown : new TypeError('what was thrown is no error', { cause: thrown })
-      this.#log(error, `the ${name} hook failed`)
-      if (name !== 'onError') this.tell('onError', error, { hook: name })
+      this.#failed(name, thrown)
     }
+  }
+
+  async #reportedLater (name: HookName, result: PromiseLike<unknown>): Promise<void> {
+    try {
+      await result
+    } catch (thrown) {
+      this.#failed(name, thrown)
+    }
+  }
+
+  #failed (name: HookName, thrown: unknown): void {
+    // To make text of just anything may throw itself.
+    const error = thrown instanceof Error ? thrown : new TypeError('what was thrown is no error', { cause: thrown })
+    this.#log(error, `the ${name} hook failed`)
+    if (name !== 'onError') this.tell('onError', error, { hook: name })
   }
 
   #timed<T> (name: HookName, result: Awaitable<T>): Awaitable<T> {

@@ -16,7 +16,7 @@ import { newPrefix } from '../support/redis-store.ts'
 const LEASE = 5000
 const SLACK = 1500
 /** Sessions that a step ends at most. */
-const STEP = 20
+const STEP = 10
 
 const idle = { idleTimeout: 100 }
 
@@ -85,7 +85,7 @@ async function monitored (t: Test, server: RedisServer): Promise<{ seen: Seen[],
 
 t.test('what expired and nobody asks for leaves the store and its indexes, and is told once by all instances together', async t => {
   const server = await redisServer(t)
-  const where: RedisStoreOptions = { url: server.url, keyPrefix: 'tr:', keepEndings: 1000, indexes: ['ip'] }
+  const where: RedisStoreOptions = { url: server.url, keyPrefix: 'tr:', keepEndings: 5000, indexes: ['ip'] }
   const stores = await Promise.all(Array.from({ length: 3 }, async () => await open(t, where)))
   const [store] = stores as [RedisStore]
   const told = tellings(stores)
