@@ -53,11 +53,12 @@ t.test('`npm start` comes up, and the walk through it works as printed', async t
   const walk = block('sh', 'A walk through the reference server')
   t.match(walk, 'http://127.0.0.1:3000')
   const lines = await bash(walk.replace('http://127.0.0.1:3000', address))
-  const [registered, me, listed, refused] = [...lines.slice(0, 3).map(line => JSON.parse(line)), lines[3]]
-  t.equal(lines.length, 4)
+  const [registered, me, listed, onDevices, refused] = [...lines.slice(0, 4).map(line => JSON.parse(line)), lines[4]]
+  t.equal(lines.length, 5)
   t.match(registered, { user: { email: 'ada@example.org' } })
   t.match(me, { user: registered.user, session: { current: true } })
   t.match(listed.sessions, [{ id: me.session.id, current: true, device: { name: 'terminal' } }])
+  t.match(onDevices.devices, [{ id: me.session.device.id, current: true, name: 'terminal' }])
   t.match(refused, /^HTTP\/1\.1 401 Unauthorized\r?$/)
 
   server.kill('SIGTERM')
