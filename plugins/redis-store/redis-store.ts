@@ -446,20 +446,17 @@ export class RedisStore implements TokenStore {
   }
 
   /** Who lives and has a group: a session, or who was stored in its place. */
-  async #holder (id: string, tenant: string, group: string): Promise<Holder | null> {
-    for (let [heir, generation] = [id, 0]; ; generation++) {
-      const found = await this.#read(heir)
-      if (found === null) return null
-      const { session, ending } = found.stored
-      if (session.tenant !== tenant || !session.groups.includes(group)) return null
-      // By the clock of its own server: it may be used in this very moment.
-      if (ending === null) return deadlineOf(session) > this.now() || !(await this.#expire([heir], found.tag)).includes(heir) ? session : null
-      const successor = ending.detail?.session
-      if (successor === undefined) return null
-      // The next look goes on from there.
-      if (generation === GENERATIONS) return session
-      heir = successor
-    }
+  async #holder (id: string, tenant: string, group: string, generation = 0): Promise<Holder | null> {
+    const found = await this.#read(id)
+    if (found === null) return null
+    const { session, ending } = found.stored
+    if (session.tenant !== tenant || !session.groups.includes(group)) return null
+    // By the clock of its own server: it may be used in this very moment.
+    if (ending === null) return deadlineOf(session) > this.now() || !(await this.#expire([id], found.tag)).includes(id) ? session : null
+    const successor = ending.detail?.session
+    if (successor === undefined) return null
+    // The next look goes on from there.
+    return generation === GENERATIONS ? session : await this.#holder(successor, tenant, group, generation + 1)
   }
 
   /** What can be read of records; '' where one is forgotten. */

@@ -10,7 +10,8 @@ import { tokenOf } from '../support/serve.ts'
 const ROUNDS = Number(process.env['FAILOVER_ROUNDS'] ?? 2)
 /** ms within which writes succeed again */
 const SENTINEL_BOUND = 3000
-const CLUSTER_BOUND = 3500
+/** Mostly 2.5 to 3.8 s: the servers themselves take that long to agree. */
+const CLUSTER_BOUND = 5000
 
 /** Whether a write succeeds. */
 async function writes (store: RedisStore, subject: { sub?: string } = {}): Promise<boolean> {

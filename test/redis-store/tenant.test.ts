@@ -417,6 +417,16 @@ t.test('the place of who expired, and nobody asked for, is free', async t => {
   t.equal(await letsIn(other, 1), true)
 })
 
+t.test('the place of who ended, and whose process died before it gave it back, is free', async t => {
+  const { store, other, client, keyPrefix } = await holding(t)
+  const [first] = await fill(other, 1) as [SessionRecord]
+  client.holds = args => counts(args) && args.includes(first.id)
+  await store.end([first.id], because())
+  const [key = ''] = await client.keys(`${keyPrefix}t:*`)
+  await client.zadd(key, '1', first.id)
+  t.equal(await letsIn(other, 1), true)
+})
+
 t.test('who has come for whom is followed over many sign-ins, some at each look', async t => {
   const own = await holding(t)
   const { store, other, client, keyPrefix } = own
