@@ -88,7 +88,9 @@ export class Inserts {
   /** What was ended gives its places back, in the background, or to those that were stored without. */
   #evicted (ids: readonly string[], values: readonly string[], op: string, stored: readonly SessionRecord[] = [], full: readonly Full[] = []): EndedSession[] {
     const evicted = this.#options.ended(ids, values, op)
-    const at = Math.max(0, ...evicted.map(({ ending }) => ending.at))
+    const [first] = evicted
+    if (first === undefined) return evicted
+    const { at } = first.ending // of all
     const placed = (sessions: readonly SessionRecord[], inherits: boolean): SessionRecord[] =>
       sessions.map(session => ({ ...session, groups: session.groups.filter(name => full.some(({ group }) => group === name) === inherits) }))
     const ended = evicted.map(({ session }) => session)
@@ -136,8 +138,8 @@ function limitArgument (limit: SessionLimit, added: readonly SessionRecord[]): o
   return { max, refuses: onExceed === 'refuse', byUse: onExceed === 'end-least-recently-used', adding, detail: detailOf(added[0], limit), group, replaces }
 }
 
-function fullArgument ({ limit, group, count, lacking }: Full, added: readonly SessionRecord[]): object {
-  return { lacking, there: count, detail: detailOf(added[0], limit), group, replaces: limit.replaces }
+function fullArgument ({ limit, group, count, adding }: Full, added: readonly SessionRecord[]): object {
+  return { full: true, adding, there: count, detail: detailOf(added[0], limit), group, replaces: limit.replaces }
 }
 
 /** What the endings come of that make room, as it is kept of them. */

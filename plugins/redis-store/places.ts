@@ -25,13 +25,13 @@ export type Placed = Pick<SessionRecord, 'id' | 'tenant' | 'groups'>
 /** Who has a place. */
 export type Holder = Pick<SessionRecord, 'id' | 'expiresAt'>
 
-/** A limit that has no room, but for who ends as many as are lacking in the step that stores. */
+/** A limit that has no room, but for one who ends another in the step that stores. */
 export interface Full {
   limit: SessionLimit
   group: string
   /** How many there are. */
   count: number
-  lacking: number
+  adding: number
 }
 
 /** Places that were taken for what is about to be stored. */
@@ -129,7 +129,7 @@ export class Places {
       back = doubtful.filter((id, index) => holders[index]?.id !== id).map(id => [id, until])
       if (back.length === 0 && doubtful.length < LOOKS) {
         const full = limit as SessionLimit // without one there is room
-        return { ...NOTHING, full: [{ limit: full, group, count, lacking: Math.min(count - full.max, 0) + own.length }] }
+        return { ...NOTHING, full: [{ limit: full, group, count, adding: own.length }] }
       }
     }
   }

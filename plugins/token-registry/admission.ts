@@ -80,7 +80,7 @@ export class Admission {
    * @returns those that it ended; or why the policy does not say what the limits are
    */
   async enforce (subject: Subject, op: string, counts: TenantCounts | null): Promise<{ evicted: EndedSession[], failure: { error: unknown } | null }> {
-    const [policy, uses] = [this.#policy, this.#usesOf(subject)]
+    const [policy, uses] = [this.#policy, await this.#toTell(subject)]
     const sessions = policy === null ? [] : await this.#allOf(subject, uses)
     if (policy === null || sessions.length === 0) return { evicted: [], failure: null }
     let given: Terms
@@ -117,8 +117,16 @@ export class Admission {
 
   async #insert (own: readonly Admitted[], limits: readonly SessionLimit[], op: string): Promise<InsertOutcome> {
     const endOthers = own.flatMap(({ data }) => data.endOthers ?? [])
-    const uses = limits.some(({ onExceed }) => onExceed === 'end-least-recently-used') ? this.#usesOf((own[0] as Admitted).record) : [] // there is one at least
+    const uses = limits.some(({ onExceed }) => onExceed === 'end-least-recently-used') ? await this.#toTell((own[0] as Admitted).record) : [] // there is one at least
     return await this.#store.insert(own.map(({ record }) => record), { limits, endOthers, uses, op })
+  }
+
+  /** Last uses that go with an insert; where there are many they go before it. */
+  async #toTell (subject: Subject): Promise<readonly SessionUse[]> {
+    const uses = this.#usesOf(subject)
+    if (uses.length <= AT_ONCE) return uses
+    await this.#store.touch(uses)
+    return []
   }
 
   /** Gives sessions of one subject their groups and lifetimes. @returns the limits that they are stored under */

@@ -73,13 +73,13 @@ export function judgeLimits<Session> (
     else if (!replace(limit, Math.min(excess, adding), counted)) return refuse(limit, count)
   }
 
-  // Last: who ends anyway makes room in the tenant.
+  // Last: who ends anyway makes room in the tenant, for one in its place.
   for (const limit of limits.filter(({ across }) => across === 'tenant')) {
     const adding = addingTo(limit)
     const counted = holdings.countedOfTenant(limit.group)
-    const ended = counted.size - remaining(counted)
-    const lacking = Math.min(counted.size + adding - limit.max, adding) - ended
-    if (lacking > 0 && !replace(limit, lacking, counted)) return refuse(limit, counted.size)
+    if (adding === 0 || counted.size + adding <= limit.max) continue
+    const makesRoom = remaining(counted) < counted.size
+    if (adding > 1 || !(makesRoom || replace(limit, 1, counted))) return refuse(limit, counted.size)
   }
   return { victims, refused: null }
 }

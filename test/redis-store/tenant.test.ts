@@ -391,17 +391,22 @@ t.test('who is stopped while a session is given a group is told so', async t => 
   t.same((await store.get(String(session?.id)))?.groups, [])
 })
 
+/** As though nobody had looked for a while whether a place is taken. */
+async function doubt ({ client, keyPrefix }: Bench, id: string): Promise<void> {
+  const [key = ''] = await client.keys(`${keyPrefix}t:*`)
+  await client.zadd(key, '1', id)
+}
+
 t.test('who was stored in the place of another has it also where its process dies before it is given', async t => {
   const own = await holding(t)
-  const { store, other, client, keyPrefix } = own
+  const { store, other, client } = own
   const sub = 'alice'
   const [first] = await fill(other, 1, { sub }) as [SessionRecord]
   client.holds = args => counts(args) && args.includes(first.id)
   const { inserted: [second] } = await insert(store, [record(store, { sub })], [atMost(1)], { endOthers: [first.id] })
   t.equal(client.reached.length, 1, 'it waits to be given')
   t.same(await placesOf(own), [first.id])
-  const [key = ''] = await client.keys(`${keyPrefix}t:*`)
-  await client.zadd(key, '1', first.id)
+  await doubt(own, first.id)
   t.equal(await letsIn(other, 1), false)
   t.same(await placesOf(own), [second?.id])
   await other.end([String(second?.id)], because())
@@ -409,27 +414,27 @@ t.test('who was stored in the place of another has it also where its process die
 })
 
 t.test('the place of who expired, and nobody asked for, is free', async t => {
-  const { other, client, keyPrefix } = await holding(t)
+  const own = await holding(t)
+  const { other } = own
   const [first] = await fill(other, 1, { expiresAt: other.now() + 1000 }) as [SessionRecord]
   await later(other, 1010)
-  const [key = ''] = await client.keys(`${keyPrefix}t:*`)
-  await client.zadd(key, '1', first.id)
+  await doubt(own, first.id)
   t.equal(await letsIn(other, 1), true)
 })
 
 t.test('the place of who ended, and whose process died before it gave it back, is free', async t => {
-  const { store, other, client, keyPrefix } = await holding(t)
+  const own = await holding(t)
+  const { store, other, client } = own
   const [first] = await fill(other, 1) as [SessionRecord]
   client.holds = args => counts(args) && args.includes(first.id)
   await store.end([first.id], because())
-  const [key = ''] = await client.keys(`${keyPrefix}t:*`)
-  await client.zadd(key, '1', first.id)
+  await doubt(own, first.id)
   t.equal(await letsIn(other, 1), true)
 })
 
 t.test('who has come for whom is followed over many sign-ins, some at each look', async t => {
   const own = await holding(t)
-  const { store, other, client, keyPrefix } = own
+  const { store, other, client } = own
   const sub = 'alice'
   const [first] = await fill(other, 1, { sub }) as [SessionRecord]
   client.holds = args => counts(args) && args.includes(first.id)
@@ -439,10 +444,9 @@ t.test('who has come for whom is followed over many sign-ins, some at each look'
     heirs.push(...(await insert(store, [record(store, { sub })], [atMost(1)], { endOthers: [id] })).inserted)
   }
   t.equal(heirs.length, 25)
-  const [key = ''] = await client.keys(`${keyPrefix}t:*`)
   for (const { id } of [first, heirs[19]] as SessionRecord[]) {
     t.same((await placesOf(own)).sort(), [id, heirs[24]?.id].sort())
-    await client.zadd(key, '1', id)
+    await doubt(own, id)
     t.equal(await letsIn(other, 1), false)
   }
   t.same(await placesOf(own), [heirs[24]?.id])

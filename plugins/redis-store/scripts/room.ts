@@ -183,14 +183,14 @@ local function condemnFirst (following, counts, excess, reason, detail)
   return excess
 end
 
--- What a tenant counts is elsewhere, and all its places are taken: there is room only in the place of who ends.
+-- What a tenant counts is elsewhere, and all its places are taken: there is room for one only, in the place of who ends.
 local function inherit (limit)
   local function counts (one) return one.record and isIn(one.record, limit.group) end
-  local lacking = limit.lacking
-  for _, victim in ipairs(order) do if counts(victim) then lacking = lacking - 1 end end
-  if lacking <= 0 or not limit.replaces then return lacking <= 0 end
+  if limit.adding > 1 then return false end
+  for _, victim in ipairs(order) do if counts(victim) then return true end end
+  if not limit.replaces then return false end
   local from = ledgerOf(subject, limit.replaces)
-  return condemnFirst(inOrder(from, limit.replaces, sizeOf(from), 'ga'), counts, lacking, '"replaced"', limit.detail) == 0
+  return condemnFirst(inOrder(from, limit.replaces, sizeOf(from), 'ga'), counts, 1, '"replaced"', limit.detail) == 0
 end
 
 -- Returns whether there is room, and how many there were that count.
@@ -226,7 +226,7 @@ end
 
 for position, limit in ipairs(limits) do
   local fits, there = true, limit.there
-  if limit.lacking then fits = inherit(limit)
+  if limit.full then fits = inherit(limit)
   elseif limit.adding > 0 or count == 0 then fits, there = makeRoom(limit) end
   if not fits then
     putBack({})

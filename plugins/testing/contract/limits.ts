@@ -352,6 +352,8 @@ export const limitRules: readonly Rule[] = [
 
       const third = await letIn([first], [{ ...limit, replaces: 'own' }])
       await refused([{ ...limit, replaces: 'own' }])
+      const two = await bench.insertAll([bench.record(draft), bench.record(draft)], [{ ...limit, max: 4 }, atMost(2, 'end-oldest')])
+      assert.equal(two.refused.length, 1, 'several at once have places of their own')
       const fourth = await letIn([uncounted, second], [limit, atMost(2, 'end-oldest')])
       const fifth = await letIn([third], [{ ...limit, max: 1 }], [third.id])
       await bench.assertLives(fourth, fifth, stranger)
