@@ -1,4 +1,6 @@
+import type { FastifyRequest } from 'fastify'
 import { TokenValidation } from './errors.ts'
+import { HookContext, type HookRunner } from './hooks.ts'
 import type { TokenStore } from './store.ts'
 
 /** Which JWT is meant where several issuers share the list. */
@@ -11,9 +13,13 @@ export interface DenylistOptions {
 export class Denylist {
   readonly stats = { added: 0, refused: 0 }
   readonly #store: TokenStore
+  readonly #hooks: HookRunner
+  readonly #newOp: () => string
 
-  constructor (store: TokenStore) {
+  constructor (store: TokenStore, hooks: HookRunner, newOp: () => string) {
     this.#store = store
+    this.#hooks = hooks
+    this.#newOp = newOp
   }
 
   /**
@@ -21,14 +27,16 @@ export class Denylist {
    *
    * @param jti the `jti` claim, 1 to 512 characters
    * @param expiresAt ms since the epoch (`exp × 1000`)
+   * @param options `request`: on whose behalf, for hooks
    * @returns false where it stood on the list already
    * @throws {TokenValidation}
    */
-  async add (jti: string, expiresAt: number, { issuer }: DenylistOptions = {}): Promise<boolean> {
+  async add (jti: string, expiresAt: number, { issuer, request = null }: DenylistOptions & { request?: FastifyRequest | null } = {}): Promise<boolean> {
     checkJti(jti)
     if (!Number.isSafeInteger(expiresAt)) throw new TokenValidation('expiresAt: is not a time in ms since the epoch (exp × 1000)')
     if (expiresAt <= this.#store.now()) return false
-    const added = await this.#store.mark(purposeOf(issuer), keyOf(jti, issuer), expiresAt)
+    const context = new HookContext('deny', this.#newOp(), request)
+    const added = await this.#hooks.around({ id: jti }, context, async () => await this.#store.mark(purposeOf(issuer), keyOf(jti, issuer), expiresAt))
     if (added) this.stats.added++
     return added
   }

@@ -9,7 +9,8 @@ import {
 } from './errors.ts'
 import type { RegistryOptions } from './options.ts'
 import { isBadToken, refusalOf } from './refusal.ts'
-import type { IssuedToken, TokenRegistry } from './registry.ts'
+import type { IssuedToken } from './operations.ts'
+import type { TokenRegistry } from './registry.ts'
 import { policyOf, type RouteSession, type SessionPolicy } from './route-session.ts'
 import { looksLikeOurs } from './token.ts'
 import type { SessionData } from './validation.ts'
@@ -130,7 +131,7 @@ class Gate {
 
   async start (request: SessionRequest, data: SessionData): Promise<IssuedToken> {
     try {
-      const issued = await this.#registry.issue(await this.#registry.beforeStart({ ...data, meta: { ...seen(request), ...data.meta } }, request))
+      const issued = await this.#registry.for(request).issue(await this.#registry.beforeStart({ ...data, meta: { ...seen(request), ...data.meta } }, request))
       if (issued.session.use === 'session') this.#changed(request, issued)
       else request[kOutcome] = { ...request[kOutcome], noStore: true }
       return issued
@@ -144,7 +145,7 @@ class Gate {
     const token = this.#tokenOf(request)
     if (token === undefined || !looksLikeOurs(token)) throw new SessionNotRotatable()
     try {
-      const issued = await this.#registry.rotate(token, { client, binding })
+      const issued = await this.#registry.for(request).rotate(token, { client, binding })
       this.#changed(request, issued)
       return issued
     } catch (error) {
@@ -156,7 +157,7 @@ class Gate {
   async revoke (request: SessionRequest, reason?: string): Promise<boolean> {
     const { session: { id, sub } } = this.require(request)
     try {
-      const revoked = await this.#registry.revokeById(id, reason, { by: sub })
+      const revoked = await this.#registry.for(request).revokeById(id, reason, { by: sub })
       this.#ended(request)
       return revoked
     } catch (error) {
