@@ -3,11 +3,13 @@ import { dirname, relative, resolve, sep } from 'node:path'
 const root = import.meta.dirname
 const packageName = 'fastify-token-registry'
 const core = 'plugins/token-registry'
+// Plugins that export routes have them strict, wherever they are mounted.
+const open = [`${core}/index.ts`, 'plugins/strict-input/index.ts']
 
 /**
  * Which way imports run: `app, examples → plugins → plugins/token-registry`.
  *
- * A plugin reaches out of its own folder only to the core's `index.ts`, the core reaches nothing, and app/ and examples/ import the
+ * A plugin reaches out of its own folder only to the core's `index.ts`, and to that of strict-input, the core reaches nothing, and app/ and examples/ import the
  * package by its name, as a stranger would.
  */
 export const importArrows = {
@@ -46,7 +48,7 @@ export const importArrows = {
       if (target.startsWith(`${home}/`)) return null
       if (!home.startsWith('plugins/')) return `use '${packageName}/…', as a stranger would`
       if (home === core) return 'token-registry imports no other plugin'
-      return target === `${core}/index.ts` ? null : `a plugin imports only its own files and ${core}/index.ts`
+      return open.includes(target) ? null : `a plugin imports only its own files and ${open.join(' or ')}`
     }
   }
 }

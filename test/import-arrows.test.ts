@@ -14,7 +14,7 @@ t.test('imports that run the right way pass', async t => {
   for (const [file, ...specifiers] of [
     ['plugins/token-registry/registry.ts', './cache.ts', './memory-store/index.ts', 'fastify', 'node:crypto', '@sinclair/typebox/value'],
     ['plugins/token-registry/memory-store/index.ts', '../errors.ts', './entry.ts'],
-    ['plugins/audit/index.ts', './log.ts', '../audit/log.ts', '../token-registry/index.ts', 'fastify-plugin'],
+    ['plugins/audit/index.ts', './log.ts', '../audit/log.ts', '../token-registry/index.ts', '../strict-input/index.ts', 'fastify-plugin'],
     ['plugins/audit/sinks/file.ts', '../log.ts', '../../token-registry/index.ts'],
     ['app/main.ts', './config.ts', 'fastify-token-registry', 'fastify-token-registry/audit'],
     ['app/admin/routes.ts', '../config.ts', '../users/users.ts'],
@@ -25,7 +25,7 @@ t.test('imports that run the right way pass', async t => {
 })
 
 t.test('imports that run another way are refused, and told why', async t => {
-  const onlyOwn = 'a plugin imports only its own files and plugins/token-registry/index.ts'
+  const onlyOwn = 'a plugin imports only its own files and plugins/token-registry/index.ts or plugins/strict-input/index.ts'
   const byPath = 'a plugin imports by path, not by the name of the package'
   const byName = 'use \'fastify-token-registry/…\', as a stranger would'
   for (const [file, home, specifier, why] of [

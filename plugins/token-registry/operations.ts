@@ -321,8 +321,7 @@ export class Operations {
 
   async #insert (admitted: readonly Admitted[], context: HookContext): Promise<SessionRecord[]> {
     return await this.#core.hooks.around({ sessions: admitted.map(({ record }) => record) }, context, async () => await this.#store(admitted, context), inserted => inserted, async inserted => {
-      const cause = { reason: 'withdrawn', by: null, op: this.#core.newOp() }
-      this.#tellEnded(await this.#core.store.end(inserted.map(({ id }) => id), cause), { ...cause, at: this.#core.store.now() })
+      await withdraw(this.#core, inserted.map(({ id }) => id))
     })
   }
 
@@ -409,6 +408,13 @@ export class Operations {
   #tellEnded (ended: readonly SessionRecord[], cause: Omit<Ending, 'id' | 'tenant' | 'sub'>): void {
     tellEnded(this.#core, ended, cause)
   }
+}
+
+/** Ends sessions whose answer is withheld: no hook can stop it. */
+export async function withdraw (core: Core, ids: readonly string[]): Promise<void> {
+  const { store, newOp } = core
+  const cause = { reason: 'withdrawn', by: null, op: newOp() }
+  tellEnded(core, await store.end(ids, cause).finally(() => forget(core, ids)), { ...cause, at: store.now() })
 }
 
 /** What a process no longer serves from its cache. */

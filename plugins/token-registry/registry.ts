@@ -9,7 +9,7 @@ import { TokenValidation } from './errors.ts'
 import { HookContext, HookRunner, type HookName, type HookOptions, type Hooks } from './hooks.ts'
 import type { SessionLifetime } from './lifetimes.ts'
 import { TokenOpener, type TokenType } from './opener.ts'
-import { forget, ID, Operations, tellEnded, type Core } from './operations.ts'
+import { forget, ID, Operations, tellEnded, withdraw, type Core } from './operations.ts'
 import type { RegistryOptions } from './options.ts'
 import type { SessionPolicy } from './policy.ts'
 import type { Ending, SessionRecord } from './record.ts'
@@ -214,6 +214,11 @@ export class TokenRegistry extends Operations {
   /** @internal */
   async beforeStart (data: SessionData, request: FastifyRequest): Promise<SessionData> {
     return this.#core.hooks.has('preStart') ? await this.#core.hooks.preStart(data, request) : data
+  }
+
+  /** Ends sessions whose answer is withheld, as where they cannot be put on record: `preRevoke` and `preChange` are not asked. */
+  async withdraw (ids: readonly string[]): Promise<void> {
+    await withdraw(this.#core, ids)
   }
 
   /** Lets another kind of token prove sessions. The request hook, its cache and revocation then serve it as they serve the registry's own. */

@@ -1,0 +1,83 @@
+import { open } from 'node:fs/promises'
+import { setTimeout as pause } from 'node:timers/promises'
+import { within } from '../token-registry/index.ts'
+
+/** Keeps checkpoints in a place that those who can write to the ledger cannot: only against such a one truncation, and a rewrite of everything, show. */
+export type Anchor = (checkpoint: { size: number, note: string }) => void | Promise<void>
+
+/** ms */
+const TIMEOUT = 5000
+const PAUSE = { first: 1000, longest: 60_000 }
+
+/**
+ * Appends each checkpoint to a file, one after the other, and syncs it.
+ *
+ * @param path on another disk, machine, or medium that is written once
+ */
+export function fileAnchor (path: string): Anchor {
+  return async ({ note }) => {
+    const file = await open(path, 'a', 0o600)
+    try {
+      await file.appendFile(`${note}\n`)
+      await file.datasync()
+    } finally {
+      await file.close()
+    }
+  }
+}
+
+/** POSTs each checkpoint as text, by https or to this machine; redirects count as failures. */
+export function webhookAnchor (url: string, headers: Readonly<Record<string, string>> = {}): Anchor {
+  return async ({ note }) => {
+    const response = await fetch(url, { method: 'POST', body: note, headers: { 'content-type': 'text/plain; charset=utf-8', ...headers }, redirect: 'error', signal: AbortSignal.timeout(TIMEOUT) })
+    await response.body?.cancel()
+    if (!response.ok) throw new Error(`the anchor answered ${response.status}`)
+  }
+}
+
+/** Sends checkpoints to anchors in the background, the latest one where several wait, until each has it. */
+export class Anchors {
+  readonly #anchors: readonly Anchor[]
+  readonly #failed: (error: unknown) => void
+  readonly #closing = new AbortController()
+  readonly #next = new Map<Anchor, { size: number, note: string }>()
+  readonly #sending = new Map<Anchor, Promise<void>>()
+  readonly figures = { anchored: 0, failures: 0 }
+
+  constructor (anchors: readonly Anchor[], failed: (error: unknown) => void) {
+    this.#anchors = anchors
+    this.#failed = failed
+  }
+
+  send (checkpoint: { size: number, note: string }): void {
+    for (const anchor of this.#anchors) {
+      this.#next.set(anchor, checkpoint)
+      if (!this.#sending.has(anchor)) this.#sending.set(anchor, this.#sendTo(anchor))
+    }
+  }
+
+  /** Waits for what is under way, at most 5 s, and tries nothing again. */
+  async close (): Promise<void> {
+    this.#closing.abort()
+    await Promise.all(this.#sending.values())
+  }
+
+  async #sendTo (anchor: Anchor): Promise<void> {
+    let wait = PAUSE.first
+    for (let checkpoint = this.#next.get(anchor); checkpoint !== undefined; checkpoint = this.#next.get(anchor)) {
+      try {
+        await within(Promise.resolve(anchor(checkpoint)), TIMEOUT, () => new Error('the anchor did not answer'))
+        this.figures.anchored++
+        wait = PAUSE.first
+        if (this.#next.get(anchor) === checkpoint) this.#next.delete(anchor)
+      } catch (error) {
+        this.figures.failures++
+        this.#failed(error)
+        await pause(wait * (0.5 + Math.random() / 2), undefined, { signal: this.#closing.signal }).catch(() => {})
+        wait = Math.min(wait * 2, PAUSE.longest)
+      }
+      if (this.#closing.signal.aborted) break
+    }
+    this.#sending.delete(anchor)
+  }
+}

@@ -1,0 +1,263 @@
+import { Anchors } from './anchors.ts'
+import { Checkpoints } from './checkpoints.ts'
+import { draftOf, type AuditActor, type AuditEvent } from './entry.ts'
+import { AuditRange } from './errors.ts'
+import { Feed } from './feed.ts'
+import type { Ledger } from './ledger.ts'
+import { AuditLog } from './log.ts'
+import type { ResolvedOptions } from './options.ts'
+import { Persons, type Kept, type Person } from './persons.ts'
+import { HolderKeys } from './privacy/keys.ts'
+import { Proofs, type VerifyOptions } from './proofs.ts'
+import { Reading, type AuditEntry, type AuditQuery, type ReadOptions, type ReadPage } from './reading.ts'
+import { Signer } from './signing.ts'
+import { Copies } from './sinks/copies.ts'
+import { TILE } from './tree/index.ts'
+import type { LogVerdict, Receipt } from './verify/index.ts'
+
+/** ms after which a drop is recorded at the latest, where the ledger is there. */
+const DROPS = 1000
+
+export interface AuditParts {
+  options: ResolvedOptions & { ledger: Ledger }
+  /** 32 bytes each: they sign cursors. */
+  cursorKeys: readonly Buffer[]
+  /** ms since the epoch */
+  now: () => number
+  log: (error: unknown, message: string) => void
+}
+
+/** Acts of the audit itself are recorded as somebody's. */
+export interface ActOptions {
+  actor?: Partial<AuditActor>
+}
+
+/** A record of who did what, which nobody can alter unseen. */
+export class Audit {
+  readonly #parts: AuditParts
+  readonly #ledger: Ledger
+  readonly #keys: HolderKeys
+  readonly #log: AuditLog
+  readonly #anchors: Anchors
+  readonly #checkpoints: Checkpoints
+  readonly #copies: readonly Copies[]
+  readonly #feed: Feed
+  readonly #reading: Reading
+  readonly #proofs: Proofs
+  readonly #persons: Persons
+  /** Public keys that checkpoints are verified by: `origin+id+base64`. The first sign. */
+  readonly vkeys: readonly string[]
+  #dropsTold = 0
+  #dropsTimer: NodeJS.Timeout | undefined
+
+  constructor (parts: AuditParts) {
+    const { options, cursorKeys, log } = parts
+    const { ledger, origin } = options
+    const failed = (message: string) => (error: unknown) => log(error, message)
+    this.#parts = parts
+    this.#ledger = ledger
+    this.#keys = new HolderKeys(ledger, options.masterKeys)
+    const signer = new Signer(origin, options.signingKeys)
+    this.vkeys = [...signer.vkeys, ...options.formerKeys]
+    this.#anchors = new Anchors(options.anchors, failed('a checkpoint was not anchored: it will be tried again'))
+    this.#checkpoints = new Checkpoints({ ledger, signer, anchors: this.#anchors, interval: options.checkpointInterval, failed: failed('no checkpoint could be stored') })
+    this.#copies = options.copies.map(sink => new Copies(sink, { timeout: options.timeout, maxQueue: options.maxQueue, failed: (error, name) => log(error, `the sink ${name} took no copies: they will be tried again`) }))
+    this.#feed = new Feed(ledger, failed('new entries could not be read'))
+    this.#log = new AuditLog(ledger, this.#keys, {
+      gathering: options.gather,
+      maxQueue: options.maxQueue,
+      timeout: options.timeout,
+      stored: (entries, head) => {
+        this.#checkpoints.grown(head)
+        this.#feed.grown()
+        for (const copies of this.#copies) copies.add(entries)
+        this.#tellDrops()
+      },
+      failed: failed('entries wait for the ledger')
+    })
+    this.#reading = new Reading(ledger, this.#keys, cursorKeys)
+    this.#proofs = new Proofs(ledger, this.#checkpoints, { origin, vkeys: this.vkeys })
+    this.#persons = new Persons({
+      ledger,
+      keys: this.#keys,
+      reading: this.#reading,
+      record: async event => await this.record(event),
+      recordDeed: async (event, pseudonym, deed) => await this.#log.recordDeed(draftOf(event, this.#parts.now(), { pseudonym }), deed)
+    })
+  }
+
+  /** @internal */
+  async open (): Promise<void> {
+    await this.#ledger.open()
+    await this.#keys.open()
+    await this.#log.open()
+  }
+
+  /**
+   * Records what happened outside of a request; in one, `request.audit` knows who.
+   *
+   * @returns when it is on record
+   * @throws `FST_AUDIT_UNAVAILABLE` where that takes longer than `timeout`, or too many wait; with `best-effort` never: then it is counted
+   */
+  record (event: AuditEvent, op: string | null = null): Promise<void> {
+    if (this.#parts.options.guarantee === 'best-effort') return this.note(event, op)
+    return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: false }).then(nothing)
+  }
+
+  /**
+   * Records what happened as soon as that is possible, and nobody waits.
+   *
+   * @internal
+   */
+  note (event: AuditEvent, op: string | null = null): Promise<void> {
+    return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: true }).then(nothing, nothing) // what is lost is counted
+  }
+
+  /** Entries, the newest first, a page at a time. @throws `FST_AUDIT_RANGE` */
+  async entries (query: AuditQuery = {}, page: ReadPage = {}): Promise<{ entries: AuditEntry[], cursor: string | null }> {
+    return await this.#reading.find(query, page)
+  }
+
+  /** Operations that were to be done at a time, and of which nobody knows whether they were: the oldest first, 100 at most. */
+  async unresolved (before: number, options: ReadOptions = {}): Promise<AuditEntry[]> {
+    return await this.#reading.view(await this.#ledger.unresolved(before, 100), options)
+  }
+
+  /**
+   * Entries as they come, in order, each once.
+   *
+   * @param after `seq` of the last one that is known; those that come from now on where it is left out
+   * @returns pages; an empty one now and then is a sign of life
+   */
+  async * follow ({ after, tenant, type, signal = new AbortController().signal, idle = 15_000, ...options }: FollowOptions = {}): AsyncGenerator<AuditEntry[]> {
+    const from = after === undefined ? (await this.#ledger.head()).size : after + 1
+    for await (const page of this.#feed.follow(from, idle, signal)) {
+      const asked = page.filter(entry => (tenant === undefined || entry.tenant === tenant) && (type === undefined || entry.type === type))
+      yield await this.#reading.view(asked, options)
+    }
+  }
+
+  /** The newest checkpoint, a signed note (C2SP tlog-checkpoint); null while the log is empty. */
+  async checkpoint (): Promise<string | null> {
+    return await this.#proofs.checkpoint()
+  }
+
+  /** RFC 6962 §2.1.1: that the entry `index` is in the log of `size` entries. @throws `FST_AUDIT_RANGE` */
+  async inclusionProof (index: number, size: number): ReturnType<Proofs['inclusion']> {
+    return await this.#proofs.inclusion(index, size)
+  }
+
+  /** RFC 6962 §2.1.2: that the log of `to` entries begins with that of `from`. @throws `FST_AUDIT_RANGE` */
+  async consistencyProof (from: number, to: number): ReturnType<Proofs['consistency']> {
+    return await this.#proofs.consistency(from, to)
+  }
+
+  /**
+   * Proof for an outsider that a session ended, when and why: `verifyReceipt` checks it.
+   *
+   * @param tenant only where it was that tenant's
+   * @throws `FST_AUDIT_NOT_FOUND`
+   */
+  async receipt (sessionId: string, tenant?: string): Promise<Receipt> {
+    return await this.#proofs.receipt(sessionId, tenant)
+  }
+
+  /** Walks the whole log, in flat memory: what is wrong first, and where. */
+  async verify (options: VerifyOptions = {}): Promise<LogVerdict> {
+    return await this.#proofs.verify(options)
+  }
+
+  /** The log as lines (NDJSON), for `verifyLog` anywhere. What is sealed stays sealed. */
+  lines (): AsyncGenerator<string> {
+    return this.#proofs.lines()
+  }
+
+  /** Everything that the log has of a person, in order, as lines. */
+  exportSubject (person: Person, { format = 'ndjson', actor }: ActOptions & { format?: 'ndjson' | 'csv' } = {}): AsyncGenerator<string> {
+    return this.#persons.export(person, format, actor)
+  }
+
+  /** Destroys the key of a person: what was sealed of them is gone, and every proof still holds. False where nobody is known by that name. */
+  async erase (person: Person, { actor }: ActOptions = {}): Promise<boolean> {
+    return await this.#persons.erase(person, actor)
+  }
+
+  /** The same, but for what `kept` makes of addresses and agents: it stays with the entries, without whose it was. */
+  async anonymise (person: Person, { actor, kept = {} }: ActOptions & { kept?: Kept } = {}): Promise<boolean> {
+    return await this.#persons.anonymise(person, kept, actor)
+  }
+
+  /**
+   * Drops the contents of old entries, in whole tiles of 256: their hashes stay, so that everything stays provable. That it was done is an entry of its own.
+   *
+   * @param olderThan ms since the epoch
+   * @returns up to which `seq` contents are gone
+   */
+  async prune ({ olderThan }: { olderThan: number }, { actor }: ActOptions = {}): Promise<number> {
+    if (!Number.isSafeInteger(olderThan)) throw new AuditRange('olderThan is not a time in ms since the epoch')
+    const [young] = await this.#ledger.find({ since: olderThan }, { limit: 1, order: 'oldest' })
+    const [first] = await this.#ledger.find({}, { limit: 1, order: 'oldest' })
+    const { size } = await this.#ledger.head()
+    const gone = first?.seq ?? 0
+    const before = Math.floor((young?.seq ?? size) / TILE) * TILE
+    if (before <= gone) return gone
+    const event: AuditEvent = { type: 'audit.prune', ...actor !== undefined && { actor }, data: { before, olderThan: new Date(olderThan).toISOString() } }
+    await this.#log.recordDeed(draftOf(event, this.#parts.now()), { pruned: before })
+    return before
+  }
+
+  /** Encrypts the keys of all persons by the first master key, so that others can be dropped. @returns how many it changed */
+  async rewrapKeys (): Promise<number> {
+    return await this.#keys.rewrap()
+  }
+
+  get figures (): Record<string, number> {
+    const { waiting, refused, size } = this.#log.figures
+    const copies = this.#copies.map(({ figures }) => figures)
+    const sum = (name: 'dropped' | 'waiting' | 'failures'): number => copies.reduce((total, figures) => total + figures[name], 0)
+    return {
+      size,
+      waiting,
+      dropped: refused,
+      copiesWaiting: sum('waiting'),
+      copiesDropped: sum('dropped'),
+      copiesFailed: sum('failures'),
+      anchored: this.#anchors.figures.anchored,
+      anchorsFailed: this.#anchors.figures.failures
+    }
+  }
+
+  /** Stores what waits, signs it, and lets go of the ledger, which it closes. */
+  async close (): Promise<void> {
+    clearTimeout(this.#dropsTimer)
+    await this.#feed.close()
+    const lost = await this.#log.close()
+    if (lost > 0) this.#parts.log(new Error(`${lost} entries`), 'entries were lost: the ledger did not take them before the end')
+    await this.#checkpoints.close()
+    await Promise.all([this.#anchors.close(), ...this.#copies.map(async copies => await copies.close())])
+    await this.#ledger.close()
+  }
+
+  /** What was lost is an entry too, once entries are stored again. */
+  #tellDrops (): void {
+    if (this.#log.figures.refused === this.#dropsTold || this.#dropsTimer !== undefined) return
+    this.#dropsTimer = setTimeout(() => {
+      this.#dropsTimer = undefined
+      const { refused } = this.#log.figures
+      const count = refused - this.#dropsTold
+      this.#dropsTold = refused
+      this.note({ type: 'audit.drop', outcome: 'failure', data: { count } })
+    }, DROPS)
+  }
+}
+
+function nothing (): void {}
+
+export interface FollowOptions extends ReadOptions {
+  after?: number
+  tenant?: string
+  type?: string
+  signal?: AbortSignal
+  /** ms after which an empty page comes */
+  idle?: number
+}

@@ -1,0 +1,84 @@
+import { parseLeaf, type Draft, type Holder } from './entry.ts'
+import type { Append, Head, StoredEntry, Turn } from './ledger.ts'
+import type { HolderKeys, OwnerKey } from './privacy/keys.ts'
+import { holdersOf, sealDraft, type SealedEntry } from './privacy/sealing.ts'
+import { TreeAppender } from './tree/index.ts'
+import { leafHash } from './verify/index.ts'
+
+/** What else is done in the step that stores entries. */
+export type Deed = Pick<Append, 'destroyed' | 'pruned'>
+
+/** Entries that are stored in one step. */
+export class Batch {
+  /** As they are stored, in the order of the drafts: when `plan` has made them. */
+  entries: readonly StoredEntry[] = []
+  /** The tree with them. */
+  tree: TreeAppender | null = null
+  readonly #drafts: readonly Draft[]
+  readonly #keyOf: (holder: Holder) => OwnerKey
+  /** How often keys had been destroyed before the keys were read that seal these. */
+  #erasures: number
+  /** Owners whose keys were destroyed since. */
+  readonly #gone = new Set<string>()
+  #sealed: readonly SealedEntry[]
+
+  private constructor (drafts: readonly Draft[], keyOf: (holder: Holder) => OwnerKey, erasures: number) {
+    this.#drafts = drafts
+    this.#keyOf = keyOf
+    this.#erasures = erasures
+    this.#sealed = this.#seal()
+  }
+
+  /** @param erasures of the head, before now */
+  static async seal (drafts: readonly Draft[], keys: HolderKeys, erasures: number): Promise<Batch> {
+    const holders = drafts.flatMap(holdersOf)
+    const found = await keys.of(holders)
+    const byHolder = new Map(holders.map((holder, index) => [holder, found[index] as OwnerKey])) // one for each
+    return new Batch(drafts, holder => byHolder.get(holder) as OwnerKey, erasures) // all of them were asked for
+  }
+
+  /**
+   * What a step stores.
+   *
+   * @param since where an answer was lost: what it stored from there on is not stored again
+   * @param tree of the log as it was before, or as it may be
+   */
+  async plan (turn: Turn, since: number | null, tree: TreeAppender | null, deed: Deed): Promise<Append> {
+    const { head } = turn
+    if (head.erasures !== this.#erasures) await this.#leaveOutWhoIsGone(turn)
+    const before = since === null ? [] : await turn.entriesFrom(since)
+    const stored = new Map(before.map(entry => [parseLeaf(entry.leaf).id, entry]))
+    const added = this.#sealed.filter(({ id }) => !stored.has(id)).map((sealed, place) => entryAt(head.size + place, sealed))
+    this.entries = added.length === this.#sealed.length ? added : this.#merged(stored, added)
+    const grown = (tree?.size === head.size ? tree : await TreeAppender.load(head, turn)).append(added.map(({ hash }) => hash))
+    this.tree = grown.appender
+    return { entries: added, tiles: grown.tiles, head: headAfter(head, grown, deed), ...deed }
+  }
+
+  /** A key that was destroyed is never used again. */
+  async #leaveOutWhoIsGone ({ head, living }: Turn): Promise<void> {
+    const owners = [...new Set(this.#drafts.flatMap(holdersOf).map(holder => this.#keyOf(holder).owner))]
+    const left = await living(owners)
+    for (const owner of owners) if (!left.has(owner)) this.#gone.add(owner)
+    this.#erasures = head.erasures
+    this.#sealed = this.#seal()
+  }
+
+  #seal (): readonly SealedEntry[] {
+    return this.#drafts.map(draft => sealDraft(draft, this.#keyOf, this.#gone))
+  }
+
+  #merged (stored: Map<string, StoredEntry>, added: readonly StoredEntry[]): readonly StoredEntry[] {
+    let next = 0
+    return this.#sealed.map(({ id }) => stored.get(id) ?? added[next++] as StoredEntry) // what was not stored was added, in order
+  }
+}
+
+function entryAt (seq: number, { parts: [first, last], index }: SealedEntry): StoredEntry {
+  const leaf = `${first}${seq}${last}`
+  return { ...index, seq, leaf, hash: leafHash(leaf) }
+}
+
+function headAfter ({ erasures }: Head, { appender, frontier }: ReturnType<TreeAppender['append']>, { destroyed = [] }: Deed): Head {
+  return { size: appender.size, frontier, erasures: erasures + destroyed.length }
+}

@@ -1,0 +1,67 @@
+import canonicalize from 'canonicalize'
+
+type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json }
+
+/** Depth, length of a text, items of a list, and characters of all: what is beyond is told in place of it. */
+const DEEPEST = 16
+const LONGEST = 4096
+const LARGEST = 65_536
+
+/** What some take for the end of a line, or for a command to a terminal, and JSON leaves as it is. */
+const unsafe = /[\u007F-\u009F\u2028\u2029]/g
+const unsafeInNames = /[\\\u0000-\u001F\u007F-\u009F\u2028\u2029]/g // eslint-disable-line no-control-regex
+
+/** Plain JSON of what a service says, fit to be one line of well-formed text by anybody's definition, and bounded: nothing that is passed in makes it throw. */
+export function plainJson (value: unknown): Json {
+  const plain = plainOf(value, 0)
+  const { length } = JSON.stringify(plain)
+  return length <= LARGEST ? plain : `omitted: ${length} characters of JSON`
+}
+
+/** Canonical JSON (RFC 8785). */
+export function canonicalJson (value: object): string {
+  return String(canonicalize(value)) // it is undefined for functions and symbols alone
+}
+
+/** Text without lone surrogates; characters that are unsafe in a line are written out, as `\u2028`. */
+export function plainText (text: string, longest = LONGEST): string {
+  const cut = text.length <= longest ? text : `${text.slice(0, longest)}… ${text.length - longest} more`
+  return cut.toWellFormed().replace(unsafe, written)
+}
+
+/**
+ * A name that columns and queries compare: likewise, and without any control character. Two names that differ are never made alike.
+ *
+ * @param longest characters; what is beyond is cut off
+ */
+export function plainName (text: string, longest = 256): string {
+  return text.slice(0, longest).toWellFormed().replace(unsafeInNames, written)
+}
+
+function written (character: string): string {
+  return character === '\\' ? '\\\\' : `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
+}
+
+function plainOf (value: unknown, depth: number): Json {
+  if (depth > DEEPEST) return 'omitted: it is too deep'
+  switch (typeof value) {
+    case 'string': return plainText(value)
+    case 'boolean': return value
+    case 'number': return Number.isFinite(value) ? value : String(value)
+    case 'bigint': return String(value)
+    case 'object': return value === null ? null : plainObject(value, depth)
+    default: return null
+  }
+}
+
+function plainObject (value: object, depth: number): Json {
+  try {
+    const given: unknown = 'toJSON' in value && typeof value.toJSON === 'function' ? value.toJSON() : value
+    if (typeof given !== 'object' || given === null) return plainOf(given, depth + 1)
+    if (Array.isArray(given)) return given.slice(0, LONGEST).map(item => plainOf(item, depth + 1))
+    const entries = Object.entries(given).slice(0, LONGEST).filter(([, item]) => item !== undefined && typeof item !== 'function')
+    return Object.fromEntries(entries.map(([key, item]) => [plainText(key), plainOf(item, depth + 1)]))
+  } catch {
+    return 'omitted: it cannot be read'
+  }
+}

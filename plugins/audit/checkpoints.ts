@@ -1,0 +1,61 @@
+import type { Anchors } from './anchors.ts'
+import type { Head, Ledger } from './ledger.ts'
+import type { Signer } from './signing.ts'
+
+export interface CheckpointParts {
+  ledger: Ledger
+  signer: Signer
+  anchors: Anchors
+  /** ms between checkpoints, where the log grows */
+  interval: number
+  /** Is told why one was not made. */
+  failed: (error: unknown) => void
+}
+
+/** Signs what the log is: soon after it has grown, and when it is asked. */
+export class Checkpoints {
+  readonly #parts: CheckpointParts
+  /** What is to be signed; null where there is nothing new. */
+  #unsigned: Head | null = null
+  #timer: NodeJS.Timeout | undefined
+  #signing: Promise<void> = Promise.resolve()
+
+  constructor (parts: CheckpointParts) {
+    this.#parts = parts
+  }
+
+  /** Is told what the log is after this process has appended to it. */
+  grown (head: Head): void {
+    if (this.#unsigned === null) this.#timer = setTimeout(() => this.#signLatest(), this.#parts.interval)
+    this.#unsigned = head
+  }
+
+  /** The last one that covers so many entries; made now where there is none. Null where the log has fewer. */
+  async covering (size: number): Promise<{ size: number, note: string } | null> {
+    const last = await this.#parts.ledger.lastCheckpoint()
+    if (last !== null && last.size >= size) return last
+    const head = await this.#parts.ledger.head()
+    return head.size < size || head.size === 0 ? null : await this.#sign(head)
+  }
+
+  /** Signs what was told last, where that is not signed yet. */
+  async close (): Promise<void> {
+    clearTimeout(this.#timer)
+    this.#signLatest()
+    await this.#signing
+  }
+
+  #signLatest (): void {
+    const head = this.#unsigned
+    this.#unsigned = null
+    if (head !== null) this.#signing = this.#sign(head).then(() => {}, this.#parts.failed)
+  }
+
+  async #sign (head: Head): Promise<{ size: number, note: string }> {
+    const { ledger, signer, anchors } = this.#parts
+    const checkpoint = { size: head.size, note: signer.sign(head) }
+    await ledger.addCheckpoint(checkpoint.size, checkpoint.note)
+    anchors.send(checkpoint)
+    return checkpoint
+  }
+}

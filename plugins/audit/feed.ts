@@ -1,0 +1,99 @@
+import { EventEmitter, once } from 'node:events'
+import type { Ledger, StoredEntry } from './ledger.ts'
+
+/** Entries that are remembered, so that the ledger is asked once for all who follow closely. */
+const REMEMBERED = 1000
+/** Entries that are given at once. */
+const PAGE = 500
+/** ms after which it looks for what other instances appended. */
+const LOOK = 500
+
+/** New entries as they come, of whichever instance. */
+export class Feed {
+  readonly #ledger: Ledger
+  readonly #failed: (error: unknown) => void
+  readonly #news = new EventEmitter().setMaxListeners(0)
+  readonly #closing = new AbortController()
+  /** The newest ones, without a gap up to `#next`. */
+  #recent: readonly StoredEntry[] = []
+  /** From where on nothing is known; null while nobody follows. */
+  #next: number | null = null
+  #looking: Promise<void> | null = null
+  #again = false
+  #timer: NodeJS.Timeout | undefined
+  #followers = 0
+
+  constructor (ledger: Ledger, failed: (error: unknown) => void) {
+    this.#ledger = ledger
+    this.#failed = failed
+  }
+
+  /** Is told that this process has appended. */
+  grown (): void {
+    if (this.#followers > 0) this.#look()
+  }
+
+  /**
+   * Entries from a `seq` on, in order, each once, a page at a time, until the signal or the end of the feed. What is not read yet waits in the ledger.
+   *
+   * @param idle ms after which an empty page comes, as a sign of life
+   */
+  async * follow (from: number, idle: number, signal: AbortSignal): AsyncGenerator<readonly StoredEntry[]> {
+    const stop = AbortSignal.any([signal, this.#closing.signal])
+    if (this.#followers++ === 0) this.#look()
+    try {
+      for (let next = from; !stop.aborted;) {
+        const known = this.#next
+        const page = await this.#from(next)
+        // What came while it was asked for would not be told again.
+        if (page.length === 0 && known === this.#next) await once(this.#news, 'news', { signal: AbortSignal.any([stop, AbortSignal.timeout(idle)]) }).catch(() => {})
+        next = (page.at(-1)?.seq ?? next - 1) + 1
+        yield page
+      }
+    } finally {
+      if (--this.#followers === 0) this.#rest()
+    }
+  }
+
+  /** Ends what follows. */
+  async close (): Promise<void> {
+    this.#closing.abort()
+    this.#rest()
+    await this.#looking
+  }
+
+  async #from (seq: number): Promise<readonly StoredEntry[]> {
+    const [first] = this.#recent
+    if (first !== undefined && seq >= first.seq) return this.#recent.filter(entry => entry.seq >= seq).slice(0, PAGE)
+    return this.#next === null || seq < this.#next ? await this.#ledger.entries(seq, seq + PAGE) : []
+  }
+
+  #look (): void {
+    this.#again = true
+    this.#looking ??= this.#lookAll().catch(this.#failed).finally(() => {
+      this.#looking = null
+      if (this.#followers > 0 && !this.#closing.signal.aborted) this.#timer = setTimeout(() => this.#look(), LOOK)
+    })
+  }
+
+  async #lookAll (): Promise<void> {
+    clearTimeout(this.#timer)
+    while (this.#again) {
+      this.#again = false
+      this.#next ??= (await this.#ledger.head()).size
+      const page = await this.#ledger.entries(this.#next, this.#next + PAGE)
+      const last = page.at(-1)
+      if (last === undefined || this.#next === null) continue // it may rest since
+      this.#recent = [...this.#recent, ...page].slice(-REMEMBERED)
+      this.#next = last.seq + 1
+      this.#again ||= page.length === PAGE
+      this.#news.emit('news')
+    }
+  }
+
+  #rest (): void {
+    clearTimeout(this.#timer)
+    this.#recent = []
+    this.#next = null
+  }
+}

@@ -1,0 +1,78 @@
+import type { FastifyPluginAsync } from 'fastify'
+import fp from 'fastify-plugin'
+import { Audit } from './audit.ts'
+import type { AuditEvent } from './entry.ts'
+import { memoryLedger } from './ledgers/memory.ts'
+import { resolveOptions, type AuditPluginOptions } from './options.ts'
+import { recordRegistry } from './recorder.ts'
+import { rememberIssued, wireRequests } from './requests.ts'
+import { ed25519Of } from './signing.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    audit: Audit
+  }
+  interface FastifyRequest {
+    /**
+     * Records what a request does; who, from where and which request is known. In routes that may change something the answer waits for it; in others await it.
+     *
+     * @throws `FST_AUDIT_UNAVAILABLE` where what is required cannot be recorded
+     */
+    audit (event: AuditEvent): Promise<void>
+  }
+  interface FastifyContextConfig {
+    /** Whether answers of the route wait for what it records: true unless it only reads (GET, HEAD, OPTIONS, TRACE). */
+    audit?: boolean
+  }
+}
+
+/** ms that hooks get beyond what they wait for the ledger */
+const MARGIN = 1000
+
+const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
+  const { tokenRegistry } = app
+  const { ledger = memoryLedger(), masterKeys, signingKeys, ...rest } = resolveOptions(given)
+  const options = {
+    ...rest,
+    ledger,
+    masterKeys: masterKeys.length > 0 ? masterKeys : tokenRegistry.deriveKeys('audit'),
+    signingKeys: signingKeys.length > 0 ? signingKeys : tokenRegistry.deriveKeys('audit signing').map(ed25519Of)
+  }
+  const audit = new Audit({ options, cursorKeys: tokenRegistry.deriveKeys('audit cursor'), now: () => tokenRegistry.now(), log: (error, message) => app.log.error(error, message) })
+  await audit.open()
+
+  app.decorate('audit', audit)
+  recordRegistry({
+    registry: tokenRegistry,
+    required: options.guarantee === 'required',
+    record: async (event, op) => await audit.record(event, op),
+    note: async (event, op) => await audit.note(event, op),
+    issued: rememberIssued,
+    timeout: options.timeout + MARGIN
+  })
+  wireRequests(app, audit)
+  tokenRegistry.stats.register('audit', () => audit.figures)
+  app.addHook('onClose', async () => { await audit.close() })
+
+  const { guarantee, timeout, gather, checkpointInterval, origin, copies, anchors } = options
+  await audit.record({
+    type: 'audit.start',
+    data: { guarantee, timeout, gather, checkpointInterval, origin, vkeys: audit.vkeys, ledger: ledger.name, copies: copies.map(({ name }) => name), anchors: anchors.length }
+  })
+}
+
+export default fp(audit, { name: 'audit', fastify: '5.x', dependencies: ['token-registry'] })
+export { fileAnchor, webhookAnchor, type Anchor } from './anchors.ts'
+export * from './errors.ts'
+export { memoryLedger } from './ledgers/memory.ts'
+export { sqlLedger, type SqlLedgerOptions } from './ledgers/sql.ts'
+export { maskEmail, maskIp } from './privacy/mask.ts'
+export type { ActOptions, Audit, FollowOptions } from './audit.ts'
+export type { AuditActor, AuditEvent, AuditOutcome, AuditTarget, Leaf, SealedBox } from './entry.ts'
+export type * from './ledger.ts'
+export type { AuditPluginOptions } from './options.ts'
+export type { Kept, Person } from './persons.ts'
+export type { VerifyOptions } from './proofs.ts'
+export { auditRoutes, type AuditRoutesOptions } from './routes.ts'
+export type { AuditEntry, AuditQuery, ReadOptions, ReadPage } from './reading.ts'
+export type { Sink } from './sinks/sink.ts'

@@ -1,0 +1,84 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest, onSendHookHandler } from 'fastify'
+import type { SessionRecord } from '../token-registry/index.ts'
+import type { Audit } from './audit.ts'
+import type { AuditEvent } from './entry.ts'
+import { LedgerUnavailable } from './errors.ts'
+import { actorOf, reasonOf } from './recorder.ts'
+
+const kEvents = Symbol('fastify-token-registry audit events')
+const kIssued = Symbol('fastify-token-registry audit sessions')
+
+interface AuditedRequest extends FastifyRequest {
+  /** What its answer waits for. */
+  [kEvents]?: Array<Promise<void>>
+  /** Ids of sessions that it was given. */
+  [kIssued]?: string[]
+}
+
+interface RouteConfig {
+  audit?: boolean
+}
+
+/** Methods whose routes change nothing, unless they say `config.audit`. */
+const safe = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
+
+/** Brings the audit to requests: who did it is known, and answers wait for what has to be on record. */
+export function wireRequests (app: FastifyInstance, audit: Audit): void {
+  app.decorateRequest('audit', function (event) {
+    const request = this as AuditedRequest
+    const { auth, id } = request
+    const work = audit.record({ requestId: id, ...auth !== null && { tenant: auth.session.tenant }, ...event, actor: { ...actorOf(request), ...event.actor } })
+    work.catch(() => {}) // told by onSend, where nobody waits for it
+    const events = request[kEvents] ??= []
+    events.push(work)
+    return work
+  })
+
+  // On the routes that may change something: those that read cost nothing.
+  app.addHook('onRoute', route => {
+    const methods = Array.isArray(route.method) ? route.method : [route.method]
+    const { audit: asked }: RouteConfig = route.config ?? {}
+    if (asked ?? !methods.every(method => safe.has(method))) route.onSend = [onSend, ...[route.onSend ?? []].flat()]
+  })
+
+  // It runs where a request fails, and never else.
+  app.addHook('onError', (request, _reply, error, done) => {
+    const cause = refusalIn(error)
+    if (cause !== null) audit.note({ ...refusedBy(request), type: 'request.refuse', outcome: 'denied', reason: reasonOf(cause) })
+    done()
+  })
+}
+
+/** An answer leaves when what it tells of is on record; else the sessions that it would give are not given. */
+const onSend: onSendHookHandler = (request: AuditedRequest, reply, payload, done) => {
+  const events = request[kEvents]
+  if (events === undefined) return done(null, payload)
+  delete request[kEvents]
+  Promise.all(events).then(() => done(null, payload), async error => {
+    await withhold(request, reply)
+    done(error instanceof Error ? error : new LedgerUnavailable('it failed'))
+  })
+}
+
+/** Remembers what is to be taken back where the answer is withheld. */
+export function rememberIssued (request: AuditedRequest, sessions: readonly SessionRecord[]): void {
+  (request[kIssued] ??= []).push(...sessions.map(({ id }) => id))
+}
+
+async function withhold (request: AuditedRequest, reply: FastifyReply): Promise<void> {
+  reply.removeHeader('set-cookie')
+  const { [kIssued]: issued = [], server: { tokenRegistry }, log } = request
+  if (issued.length > 0) await tokenRegistry.withdraw(issued).catch((error: unknown) => log.error(error, 'sessions could not be withdrawn'))
+}
+
+const refusals = /^FST_(TOKEN_(MISSING|INVALID|EXPIRED|REVOKED|REUSED|MISMATCH|MALFORMED)|SESSION_(SCOPE|CROSS_SITE))$/
+
+/** Why the registry refused a request, as precisely as it knows. */
+function refusalIn (error: Error): Error | null {
+  return refusals.test(reasonOf(error)) ? error.cause instanceof Error ? error.cause : error : null
+}
+
+function refusedBy (request: FastifyRequest): Omit<AuditEvent, 'type'> {
+  const { method, routeOptions: { url }, id } = request
+  return { actor: actorOf(request), requestId: id, target: { kind: 'route', id: `${method} ${url ?? ''}` } }
+}

@@ -1,0 +1,68 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { within } from '../../token-registry/index.ts'
+import type { StoredEntry } from '../ledger.ts'
+import type { Sink } from './sink.ts'
+
+/** ms before a group is written again; twice as long before each further attempt, half of it at random. */
+const PAUSE = { first: 100, longest: 5000 }
+/** Entries that a sink is given at once. */
+const GROUP = 500
+
+export interface CopyOptions {
+  /** ms that one write may take */
+  timeout: number
+  /** Entries that may wait for one sink. */
+  maxQueue: number
+  failed: (error: unknown, sink: string) => void
+}
+
+/** Brings entries to a sink, in their order and behind the back of those who record them. What is too much for it is left out, and counted. */
+export class Copies {
+  readonly #sink: Sink
+  readonly #options: CopyOptions
+  readonly #closing = new AbortController()
+  #queue: StoredEntry[] = []
+  #writing: Promise<void> | null = null
+  readonly figures = { written: 0, dropped: 0, failures: 0, waiting: 0 }
+
+  constructor (sink: Sink, options: CopyOptions) {
+    this.#sink = sink
+    this.#options = options
+  }
+
+  add (entries: readonly StoredEntry[]): void {
+    const taken = entries.slice(0, Math.max(0, this.#options.maxQueue - this.#queue.length))
+    this.#queue.push(...taken)
+    this.figures.dropped += entries.length - taken.length
+    this.figures.waiting = this.#queue.length
+    this.#writing ??= this.#writeAll()
+  }
+
+  /** Writes what waits, once. */
+  async close (): Promise<void> {
+    this.#closing.abort()
+    await this.#writing
+    await this.#sink.close()
+  }
+
+  async #writeAll (): Promise<void> {
+    let wait = PAUSE.first
+    while (this.#queue.length > 0) {
+      const group = this.#queue.slice(0, GROUP)
+      try {
+        await within(this.#sink.write(group), this.#options.timeout, () => new Error(`the sink ${this.#sink.name} did not answer`))
+        this.#queue = this.#queue.slice(group.length)
+        this.figures.written += group.length
+        wait = PAUSE.first
+      } catch (error) {
+        this.figures.failures++
+        this.#options.failed(error, this.#sink.name)
+        if (this.#closing.signal.aborted) break
+        await pause(wait * (0.5 + Math.random() / 2), undefined, { signal: this.#closing.signal }).catch(() => {})
+        wait = Math.min(wait * 2, PAUSE.longest)
+      }
+      this.figures.waiting = this.#queue.length
+    }
+    this.#writing = null
+  }
+}

@@ -1,0 +1,7 @@
+export { lineOf, recordsOf } from './lines.ts'
+export { verifyLog, type LogVerdict, type Tampering, type VerifyLogOptions } from './log.ts'
+export { emptyRoot, Frontier, HASH, leafHash, nodeHash } from './merkle.ts'
+export { checkpointText, openNote, parseCheckpoint, parseVkey, signNote, vkeyOf, type CheckpointBody, type NoteSigner, type OpenedNote } from './note.ts'
+export { verifyConsistency, verifyInclusion, type Consistency, type Inclusion } from './proofs.ts'
+export { verifyReceipt, type Receipt, type ReceiptVerdict } from './receipt.ts'
+export type * from './records.ts'
