@@ -132,8 +132,8 @@ export class Audit {
   async * follow ({ after, tenant, type, signal = new AbortController().signal, idle = 15_000, ...options }: FollowOptions = {}): AsyncGenerator<AuditEntry[]> {
     const from = after === undefined ? (await this.#ledger.head()).size : after + 1
     for await (const page of this.#feed.follow(from, idle, signal)) {
-      const asked = page.filter(entry => (tenant === undefined || entry.tenant === tenant) && (type === undefined || entry.type === type))
-      yield await this.#reading.view(asked, options)
+      const entries = await this.#reading.viewOnce(page, options)
+      yield entries.filter(entry => (tenant === undefined || entry.tenant === tenant) && (type === undefined || entry.type === type))
     }
   }
 
@@ -194,7 +194,7 @@ export class Audit {
    * @returns up to which `seq` contents are gone
    */
   async prune ({ olderThan }: { olderThan: number }, { actor }: ActOptions = {}): Promise<number> {
-    if (!Number.isSafeInteger(olderThan)) throw new AuditRange('olderThan is not a time in ms since the epoch')
+    if (Number.isNaN(new Date(olderThan).getTime()) || !Number.isInteger(olderThan)) throw new AuditRange('olderThan is not a time in ms since the epoch')
     const [young] = await this.#ledger.find({ since: olderThan }, { limit: 1, order: 'oldest' })
     const [first] = await this.#ledger.find({}, { limit: 1, order: 'oldest' })
     const { size } = await this.#ledger.head()
@@ -225,6 +225,11 @@ export class Audit {
       anchored: this.#anchors.figures.anchored,
       anchorsFailed: this.#anchors.figures.failures
     }
+  }
+
+  /** Ends what follows: a server closes when its connections have. */
+  async endFollowing (): Promise<void> {
+    await this.#feed.close()
   }
 
   /** Stores what waits, signs it, and lets go of the ledger, which it closes. */

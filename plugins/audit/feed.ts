@@ -22,6 +22,8 @@ export class Feed {
   #again = false
   #timer: NodeJS.Timeout | undefined
   #followers = 0
+  /** What was given last: those who follow side by side get the same page. */
+  #page: { from: number, recent: readonly StoredEntry[], entries: readonly StoredEntry[] } | null = null
 
   constructor (ledger: Ledger, failed: (error: unknown) => void) {
     this.#ledger = ledger
@@ -64,7 +66,12 @@ export class Feed {
 
   async #from (seq: number): Promise<readonly StoredEntry[]> {
     const [first] = this.#recent
-    if (first !== undefined && seq >= first.seq) return this.#recent.filter(entry => entry.seq >= seq).slice(0, PAGE)
+    if (first !== undefined && seq >= first.seq) {
+      if (this.#page?.from !== seq || this.#page.recent !== this.#recent) {
+        this.#page = { from: seq, recent: this.#recent, entries: this.#recent.filter(entry => entry.seq >= seq).slice(0, PAGE) }
+      }
+      return this.#page.entries
+    }
     return this.#next === null || seq < this.#next ? await this.#ledger.entries(seq, seq + PAGE) : []
   }
 
@@ -94,6 +101,7 @@ export class Feed {
   #rest (): void {
     clearTimeout(this.#timer)
     this.#recent = []
+    this.#page = null
     this.#next = null
   }
 }

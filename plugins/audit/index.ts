@@ -52,6 +52,7 @@ const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
   })
   wireRequests(app, audit)
   tokenRegistry.stats.register('audit', () => audit.figures)
+  app.addHook('preClose', async () => { await audit.endFollowing() })
   app.addHook('onClose', async () => { await audit.close() })
 
   const { guarantee, timeout, gather, checkpointInterval, origin, copies, anchors } = options

@@ -46,8 +46,10 @@ export class Persons {
    */
   async * export ({ sub, tenant = '' }: Person, format: 'ndjson' | 'csv', actor: AuditEvent['actor'] = {}): AsyncGenerator<string> {
     const { keys, record, reading } = this.#parts
-    await record({ type: 'audit.export', actor, tenant, target: { kind: 'subject', id: sub }, data: { format } })
-    const key = await keys.find({ tenant, sub })
+    const known = await keys.find({ tenant, sub })
+    // To name somebody who is not known would make them known.
+    await record({ type: 'audit.export', actor, tenant, target: known && { kind: 'subject', id: sub }, data: { format } })
+    const key = known && await keys.find({ tenant, sub })
     if (format === 'csv') yield csvHeader
     for await (const page of this.#pages(key?.owner)) {
       for (const entry of await reading.view(page, { personal: true })) yield format === 'csv' ? csvLine(entry) : `${JSON.stringify(entry)}\n`

@@ -57,6 +57,7 @@ export class Reading {
   readonly #ledger: Ledger
   readonly #keys: HolderKeys
   readonly #cursorKeys: readonly Buffer[]
+  readonly #views = { plain: new WeakMap<readonly StoredEntry[], Promise<AuditEntry[]>>(), personal: new WeakMap<readonly StoredEntry[], Promise<AuditEntry[]>>() }
 
   /** @param cursorKeys the first signs cursors, all verify */
   constructor (ledger: Ledger, keys: HolderKeys, cursorKeys: readonly Buffer[]) {
@@ -88,6 +89,14 @@ export class Reading {
     return leaves.map(leaf => viewOf(leaf, keys, personal, kept.get(leaf.seq)))
   }
 
+  /** The same, made once for a page, however many read it. */
+  async viewOnce (stored: readonly StoredEntry[], { personal = false }: ReadOptions): Promise<readonly AuditEntry[]> {
+    const views = personal ? this.#views.personal : this.#views.plain
+    const view = views.get(stored) ?? this.view(stored, { personal })
+    views.set(stored, view)
+    return await view
+  }
+
   /** Null where nobody of that name is known. */
   async #asked ({ tenant, type, outcome, client, sub, target, since, until }: AuditQuery): Promise<EntryQuery | null> {
     const key = sub === undefined ? undefined : await this.#keys.find({ tenant: tenant ?? '', sub })
@@ -106,13 +115,13 @@ export class Reading {
   }
 
   #cursorOf (seq: number, query: AuditQuery): string {
-    return `${seq.toString(36)}.${this.#macs(seq, query)[0]?.toString('base64url') ?? ''}`
+    return `${seq.toString(36)}.${String(this.#macs(seq, query)[0])}`
   }
 
   #seqOf (cursor: string, query: AuditQuery): number {
     const [digits = '', mac = ''] = cursor.split('.')
     const seq = parseInt(digits, 36)
-    const given = Buffer.from(mac, 'base64url')
+    const given = Buffer.from(mac)
     const known = Number.isSafeInteger(seq) && this.#macs(seq, query).some(own => own.length === given.length && timingSafeEqual(own, given))
     if (!known) throw new AuditRange('cursor is not one that this list gave: pass it on as it came, with the same query')
     return seq
@@ -120,7 +129,7 @@ export class Reading {
 
   #macs (seq: number, query: AuditQuery): Buffer[] {
     const text = JSON.stringify([seq, Object.entries(query).filter(([, value]) => value !== undefined).sort(([a], [b]) => a < b ? -1 : 1)])
-    return this.#cursorKeys.map(key => createHmac('sha256', key).update(text).digest().subarray(0, 12))
+    return this.#cursorKeys.map(key => Buffer.from(createHmac('sha256', key).update(text).digest('base64url').slice(0, 16)))
   }
 }
 

@@ -1,0 +1,176 @@
+import Fastify from 'fastify'
+import pg from 'pg'
+import t from 'tap'
+import audit, { sqlLedger } from '../../plugins/audit/index.ts'
+import tokenRegistry from '../../plugins/token-registry/index.ts'
+import { audited, entriesOf, fragileLedger } from '../support/audited.ts'
+import { newSecret } from '../support/build.ts'
+import { freshDatabase } from '../support/postgres.ts'
+import { severable } from '../support/severable.ts'
+
+const unavailable = { code: 'FST_AUDIT_UNAVAILABLE', statusCode: 503, critical: true }
+
+t.test('what cannot be put on record is not done', async t => {
+  for (const mode of ['fails', 'hangs'] as const) {
+    const { ledger, state } = fragileLedger()
+    const app = await audited(t, { ledger, timeout: 50 })
+    app.post('/in', async request => await request.startSession({ sub: 'alice' }))
+    const { tokenRegistry: registry } = app
+    const { token, session } = await registry.issue({ sub: 'alice' })
+    state.mode = mode
+    await t.rejects(registry.issue({ sub: 'alice' }), unavailable)
+    await t.rejects(registry.save('adopted-token', { sub: 'alice' }), unavailable)
+    await t.rejects(registry.rotate(token), unavailable)
+    await t.rejects(registry.update(session.id, { meta: { deviceId: 'phone' } }), unavailable)
+    await t.rejects(registry.revokeById(session.id), unavailable)
+    await t.rejects(registry.revokeAll({ sub: 'alice' }), unavailable)
+    await t.rejects(registry.denylist.add('some-jti', registry.now() + 60_000), unavailable)
+    const { statusCode, body } = await app.inject({ method: 'POST', url: '/in' })
+    t.equal(statusCode, 503, mode)
+    t.notMatch(body, /trs_/)
+    t.match(await registry.verify(token), { session: { sub: 'alice', meta: {}, generation: 0 } }, 'requests that change nothing are served')
+    t.equal(await registry.count({ sub: 'alice' }), 1)
+  }
+})
+
+t.test('what cannot be recorded as done is not answered, and its sessions are ended', async t => {
+  const { ledger, state } = fragileLedger()
+  const app = await audited(t, { ledger, timeout: 50 })
+  const { tokenRegistry: registry } = app
+  const { token } = await registry.issue({ sub: 'bob' })
+  let failing = true
+  registry.addHook('postSave', () => { if (failing) state.mode = 'fails' })
+  registry.addHook('postRotate', () => { if (failing) state.mode = 'fails' })
+  await t.rejects(registry.issue({ sub: 'alice' }), unavailable)
+  t.equal(await registry.count({ sub: 'alice' }), 0)
+  state.mode = 'well'
+  await t.rejects(registry.rotate(token), unavailable)
+  state.mode = 'well'
+  failing = false
+  t.equal((await registry.rotate(token)).session.generation, 1, 'who asks again gets the successor')
+
+  const types = (await entriesOf(app)).slice(3).map(({ type, reason }) => [type, reason].join(' '))
+  t.same(types, ['intent ', 'session.end withdrawn', 'intent ', 'intent ', 'session.rotate '])
+  const unresolved = await app.audit.unresolved(registry.now() + 1)
+  t.same(unresolved.map(({ data }) => data), [{ operation: 'issue' }, { operation: 'rotate' }], 'intents stand unresolved for an operator')
+})
+
+t.test('an answer leaves when all that it tells of is on record', async t => {
+  const { ledger, state } = fragileLedger()
+  const app = await audited(t, { ledger, timeout: 50 }, { cookie: true })
+  const { tokenRegistry: registry } = app
+  app.post('/in', async request => {
+    const { token } = await request.startSession({ sub: 'alice' })
+    state.mode = 'fails'
+    request.audit({ type: 'welcome' }) // eslint-disable-line @typescript-eslint/no-floating-promises
+    return { token }
+  })
+  app.post('/caught', async request => {
+    state.mode = 'fails'
+    await request.audit({ type: 'welcome' }).catch(() => {})
+    return 'done all the same'
+  })
+  app.get('/read', async request => {
+    state.mode = 'fails'
+    request.audit({ type: 'read' }).catch(() => {})
+    return 'read'
+  })
+  app.get('/strict', { config: { audit: true } }, async request => {
+    state.mode = 'fails'
+    request.audit({ type: 'read' }).catch(() => {})
+    return 'read'
+  })
+  const answer = await app.inject({ method: 'POST', url: '/in' })
+  t.equal(answer.statusCode, 503)
+  t.match(answer.json(), { code: 'FST_AUDIT_UNAVAILABLE' })
+  t.equal(answer.headers['set-cookie'], undefined)
+  t.notMatch(answer.body, /trs_/)
+  t.equal(await registry.count({ sub: 'alice' }), 0)
+  state.mode = 'well'
+  t.equal((await app.inject({ method: 'POST', url: '/caught' })).statusCode, 503)
+  state.mode = 'well'
+  t.equal((await app.inject({ url: '/read' })).statusCode, 200, 'routes that read wait for what they await')
+  state.mode = 'well'
+  t.equal((await app.inject({ url: '/strict' })).statusCode, 503)
+  state.mode = 'well'
+})
+
+t.test('a lost answer of the ledger stores nothing twice', async t => {
+  const { ledger, state } = fragileLedger()
+  const app = await audited(t, { ledger, timeout: 5000 })
+  state.mode = 'loses the answer'
+  const waiting = Promise.all(Array.from({ length: 20 }, async (_, i) => await app.audit.record({ type: 'test', data: { i } })))
+  while (state.appends < 2) await new Promise(resolve => setTimeout(resolve, 5))
+  state.mode = 'well'
+  await waiting
+  const entries = await entriesOf(app)
+  t.same(entries.map(({ data }) => data?.['i']).slice(1), Array.from({ length: 20 }, (_, i) => i))
+  t.match(await app.audit.verify(), { ok: true, size: 21 })
+})
+
+t.test('with best effort everything is done; what is lost is counted, and recorded when that is possible', async t => {
+  const { ledger, state } = fragileLedger()
+  const app = await audited(t, { ledger, guarantee: 'best-effort', maxQueue: 5, timeout: 50 })
+  const { tokenRegistry: registry } = app
+  state.mode = 'fails'
+  for (let i = 0; i < 8; i++) await registry.issue({ sub: 'alice' })
+  t.equal(await registry.count({ sub: 'alice' }), 8)
+  t.match(registry.stats.read()['audit'], { waiting: 5, dropped: 3 })
+  state.mode = 'well'
+  const seen: string[] = []
+  for await (const page of app.audit.follow({ after: 0, idle: 50 })) {
+    seen.push(...page.map(({ type, data }) => `${type} ${String(data?.['count'] ?? '')}`))
+    if (seen.includes('audit.drop 3')) break
+  }
+  t.equal(seen.filter(type => type === 'session.start ').length, 5)
+  t.notOk(seen.some(type => type.startsWith('intent')), 'nothing is announced')
+})
+
+t.test('too many that wait are refused at once', async t => {
+  const { ledger, state } = fragileLedger()
+  const app = await audited(t, { ledger, maxQueue: 3, timeout: 100 })
+  state.mode = 'hangs'
+  const results = await Promise.allSettled(Array.from({ length: 5 }, async () => await app.audit.record({ type: 'test' })))
+  t.match(results.map(result => result.status === 'rejected' && String(result.reason)), [/within 100 ms/, /within 100 ms/, /within 100 ms/, /3 entries wait/, /3 entries wait/])
+})
+
+t.test('what waits at the end is stored, or lost and told', async t => {
+  const { ledger } = fragileLedger()
+  const app = await audited(t, { ledger, timeout: 50, gather: { time: 20 } })
+  const note = app.audit.note({ type: 'test.note' })
+  await app.close()
+  await note
+  t.match(await ledger.find({ type: 'test.note' }, { limit: 2, order: 'newest' }), [{ type: 'test.note' }])
+  await t.rejects(app.audit.record({ type: 'late' }), { message: /it is closed/ })
+
+  const lines: string[] = []
+  const other = Fastify({ logger: { stream: { write: line => { lines.push(line) } } } })
+  const { ledger: fragile, state } = fragileLedger()
+  await other.register(tokenRegistry, { secret: newSecret() })
+  await other.register(audit, { ledger: fragile, timeout: 50, gather: { time: 1 } })
+  state.mode = 'hangs'
+  const lost = other.audit.note({ type: 'test.note' })
+  await other.close()
+  await lost
+  t.match(lines.at(-1), /entries were lost/)
+})
+
+t.test('a database that is cut off stops what changes something, and nothing else; it goes on by itself', async t => {
+  const way = await severable(t, await freshDatabase(t))
+  const pool = new pg.Pool({ connectionString: way.url, max: 3 })
+  pool.on('error', () => {})
+  t.teardown(async () => await pool.end())
+  const app = await audited(t, { ledger: sqlLedger(pool, { timeout: 300 }), timeout: 400 })
+  app.post('/in', async request => (await request.startSession({ sub: 'alice' })).token)
+  app.get('/me', { config: { session: true } }, async request => request.requireAuth().session.sub)
+  const { body: token } = await app.inject({ method: 'POST', url: '/in' })
+  await way.cut()
+  t.equal((await app.inject({ method: 'POST', url: '/in' })).statusCode, 503)
+  t.equal((await app.inject({ url: '/me', headers: { authorization: `Bearer ${token}` } })).body, 'alice')
+  t.equal(await app.tokenRegistry.count({ sub: 'alice' }), 1)
+  await way.mend()
+  let status = 503
+  for (let i = 0; i < 50 && status === 503; i++) status = (await app.inject({ method: 'POST', url: '/in' })).statusCode
+  t.equal(status, 200)
+  t.match(await app.audit.verify(), { ok: true })
+})
