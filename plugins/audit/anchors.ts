@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises'
 import { setTimeout as pause } from 'node:timers/promises'
 import { within } from '../token-registry/index.ts'
+import { AuditOptions } from './errors.ts'
 
 /** Keeps checkpoints in a place that those who can write to the ledger cannot: only against such a one truncation, and a rewrite of everything, show. */
 export type Anchor = (checkpoint: { size: number, note: string }) => void | Promise<void>
@@ -26,13 +27,24 @@ export function fileAnchor (path: string): Anchor {
   }
 }
 
-/** POSTs each checkpoint as text, by https or to this machine; redirects count as failures. */
+/**
+ * POSTs each checkpoint as text, by https or to this machine; redirects count as failures.
+ *
+ * @throws {AuditOptions} where the URL is another
+ */
 export function webhookAnchor (url: string, headers: Readonly<Record<string, string>> = {}): Anchor {
+  if (!isSafe(url)) throw new AuditOptions('webhookAnchor: url is no https: URL (http: goes only to this machine)')
   return async ({ note }) => {
     const response = await fetch(url, { method: 'POST', body: note, headers: { 'content-type': 'text/plain; charset=utf-8', ...headers }, redirect: 'error', signal: AbortSignal.timeout(TIMEOUT) })
     await response.body?.cancel()
     if (!response.ok) throw new Error(`the anchor answered ${response.status}`)
   }
+}
+
+function isSafe (url: string): boolean {
+  if (!URL.canParse(url)) return false
+  const { protocol, hostname } = new URL(url)
+  return protocol === 'https:' || (protocol === 'http:' && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname))
 }
 
 /** Sends checkpoints to anchors in the background, the latest one where several wait, until each has it. */
@@ -51,12 +63,13 @@ export class Anchors {
 
   send (checkpoint: { size: number, note: string }): void {
     for (const anchor of this.#anchors) {
-      this.#next.set(anchor, checkpoint)
+      const { size = -1 } = this.#next.get(anchor) ?? {}
+      if (size < checkpoint.size) this.#next.set(anchor, checkpoint)
       if (!this.#sending.has(anchor)) this.#sending.set(anchor, this.#sendTo(anchor))
     }
   }
 
-  /** Waits for what is under way, at most 5 s, and tries nothing again. */
+  /** Sends what waits, once: that takes at most 10 s. */
   async close (): Promise<void> {
     this.#closing.abort()
     await Promise.all(this.#sending.values())
@@ -73,10 +86,10 @@ export class Anchors {
       } catch (error) {
         this.figures.failures++
         this.#failed(error)
+        if (this.#closing.signal.aborted) break
         await pause(wait * (0.5 + Math.random() / 2), undefined, { signal: this.#closing.signal }).catch(() => {})
         wait = Math.min(wait * 2, PAUSE.longest)
       }
-      if (this.#closing.signal.aborted) break
     }
     this.#sending.delete(anchor)
   }

@@ -96,11 +96,14 @@ export class Audit {
   /**
    * Records what happened outside of a request; in one, `request.audit` knows who.
    *
-   * @returns when it is on record
+   * @returns when it is on record; with `best-effort` at once
    * @throws `FST_AUDIT_UNAVAILABLE` where that takes longer than `timeout`, or too many wait; with `best-effort` never: then it is counted
    */
   record (event: AuditEvent, op: string | null = null): Promise<void> {
-    if (this.#parts.options.guarantee === 'best-effort') return this.note(event, op)
+    if (this.#parts.options.guarantee === 'best-effort') {
+      this.note(event, op)
+      return Promise.resolve()
+    }
     return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: false }).then(nothing)
   }
 
@@ -111,6 +114,11 @@ export class Audit {
    */
   note (event: AuditEvent, op: string | null = null): Promise<void> {
     return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: true }).then(nothing, nothing) // what is lost is counted
+  }
+
+  /** Resolves when everything that was recorded before is stored. */
+  async flush (): Promise<void> {
+    await this.#log.flush()
   }
 
   /** Entries, the newest first, a page at a time. @throws `FST_AUDIT_RANGE` */
@@ -129,16 +137,16 @@ export class Audit {
    * @param after `seq` of the last one that is known; those that come from now on where it is left out
    * @returns pages; an empty one now and then is a sign of life
    */
-  async * follow ({ after, tenant, type, signal = new AbortController().signal, idle = 15_000, ...options }: FollowOptions = {}): AsyncGenerator<AuditEntry[]> {
+  async * follow ({ after, tenant, type, signal = new AbortController().signal, idle = 15_000, personal = false }: FollowOptions = {}): AsyncGenerator<AuditEntry[]> {
     const from = after === undefined ? (await this.#ledger.head()).size : after + 1
     for await (const page of this.#feed.follow(from, idle, signal)) {
-      const entries = await this.#reading.viewOnce(page, options)
+      const entries = await this.#reading.viewOnce(page, { personal })
       yield entries.filter(entry => (tenant === undefined || entry.tenant === tenant) && (type === undefined || entry.type === type))
     }
   }
 
-  /** The newest checkpoint, a signed note (C2SP tlog-checkpoint); null while the log is empty. */
-  async checkpoint (): Promise<string | null> {
+  /** The newest checkpoint, a signed note (C2SP tlog-checkpoint). @throws `FST_AUDIT_RANGE` while the log is empty */
+  async checkpoint (): Promise<string> {
     return await this.#proofs.checkpoint()
   }
 

@@ -38,21 +38,20 @@ export class Batch {
   }
 
   /**
-   * What a step stores.
+   * What a step stores; null where an earlier one has stored it.
    *
    * @param since where an answer was lost: what it stored from there on is not stored again
    * @param tree of the log as it was before, or as it may be
    */
-  async plan (turn: Turn, since: number | null, tree: TreeAppender | null, deed: Deed): Promise<Append> {
+  async plan (turn: Turn, since: number | null, tree: TreeAppender | null, deed: Deed): Promise<Append | null> {
     const { head } = turn
     if (head.erasures !== this.#erasures) await this.#leaveOutWhoIsGone(turn)
-    const before = since === null ? [] : await turn.entriesFrom(since)
-    const stored = new Map(before.map(entry => [parseLeaf(entry.leaf).id, entry]))
-    const added = this.#sealed.filter(({ id }) => !stored.has(id)).map((sealed, place) => entryAt(head.size + place, sealed))
-    this.entries = added.length === this.#sealed.length ? added : this.#merged(stored, added)
-    const grown = (tree?.size === head.size ? tree : await TreeAppender.load(head, turn)).append(added.map(({ hash }) => hash))
+    const stored = since === null ? [] : this.#among(await turn.entriesFrom(since))
+    this.entries = stored.length > 0 ? stored : this.#sealed.map((sealed, place) => entryAt(head.size + place, sealed))
+    if (stored.length > 0) return null
+    const grown = (tree?.size === head.size ? tree : await TreeAppender.load(head, turn)).append(this.entries.map(({ hash }) => hash))
     this.tree = grown.appender
-    return { entries: added, tiles: grown.tiles, head: headAfter(head, grown, deed), ...deed }
+    return { entries: this.entries, tiles: grown.tiles, head: headAfter(head, grown, deed), ...deed }
   }
 
   /** A key that was destroyed is never used again. */
@@ -68,9 +67,10 @@ export class Batch {
     return this.#drafts.map(draft => sealDraft(draft, this.#keyOf, this.#gone))
   }
 
-  #merged (stored: Map<string, StoredEntry>, added: readonly StoredEntry[]): readonly StoredEntry[] {
-    let next = 0
-    return this.#sealed.map(({ id }) => stored.get(id) ?? added[next++] as StoredEntry) // what was not stored was added, in order
+  /** Its own among others, in order: all or none, since one step stored them. */
+  #among (entries: readonly StoredEntry[]): readonly StoredEntry[] {
+    const byId = new Map(entries.map(entry => [parseLeaf(entry.leaf).id, entry]))
+    return this.#sealed.map(({ id }) => byId.get(id)).filter(entry => entry !== undefined)
   }
 }
 

@@ -9,13 +9,14 @@ const LARGEST = 65_536
 
 /** What some take for the end of a line, or for a command to a terminal, and JSON leaves as it is. */
 const unsafe = /[\u007F-\u009F\u2028\u2029]/g
-const unsafeInNames = /[\\\u0000-\u001F\u007F-\u009F\u2028\u2029]/g // eslint-disable-line no-control-regex
+/** And lone surrogates, which are no text. */
+const unsafeInNames = /[\\\u0000-\u001F\u007F-\u009F\u2028\u2029\uD800-\uDFFF]/gu // eslint-disable-line no-control-regex
 
 /** Plain JSON of what a service says, fit to be one line of well-formed text by anybody's definition, and bounded: nothing that is passed in makes it throw. */
 export function plainJson (value: unknown): Json {
-  const plain = plainOf(value, 0)
-  const { length } = JSON.stringify(plain)
-  return length <= LARGEST ? plain : `omitted: ${length} characters of JSON`
+  const room = { left: LARGEST }
+  const plain = plainOf(value, 0, room)
+  return room.left >= 0 && JSON.stringify(plain).length <= LARGEST ? plain : `omitted: more than ${LARGEST} characters of JSON`
 }
 
 /** Canonical JSON (RFC 8785). */
@@ -30,38 +31,45 @@ export function plainText (text: string, longest = LONGEST): string {
 }
 
 /**
- * A name that columns and queries compare: likewise, and without any control character. Two names that differ are never made alike.
+ * A name that columns and queries compare: without any control character. Two names that differ are never made alike.
  *
  * @param longest characters; what is beyond is cut off
  */
 export function plainName (text: string, longest = 256): string {
-  return text.slice(0, longest).toWellFormed().replace(unsafeInNames, written)
+  return text.slice(0, longest).replace(unsafeInNames, written)
 }
 
 function written (character: string): string {
   return character === '\\' ? '\\\\' : `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
 }
 
-function plainOf (value: unknown, depth: number): Json {
+/** @param room characters of JSON that may still come, at least: what refers to itself in many ways would have no end */
+function plainOf (value: unknown, depth: number, room: { left: number }): Json {
+  if (room.left-- < 0) return null
   if (depth > DEEPEST) return 'omitted: it is too deep'
   switch (typeof value) {
-    case 'string': return plainText(value)
+    case 'string': return roomFor(plainText(value), room)
     case 'boolean': return value
     case 'number': return Number.isFinite(value) ? value : String(value)
-    case 'bigint': return String(value)
-    case 'object': return value === null ? null : plainObject(value, depth)
+    case 'bigint': return roomFor(plainText(String(value)), room)
+    case 'object': return value === null ? null : plainObject(value, depth, room)
     default: return null
   }
 }
 
-function plainObject (value: object, depth: number): Json {
+function plainObject (value: object, depth: number, room: { left: number }): Json {
   try {
     const given: unknown = 'toJSON' in value && typeof value.toJSON === 'function' ? value.toJSON() : value
-    if (typeof given !== 'object' || given === null) return plainOf(given, depth + 1)
-    if (Array.isArray(given)) return given.slice(0, LONGEST).map(item => plainOf(item, depth + 1))
+    if (typeof given !== 'object' || given === null) return plainOf(given, depth + 1, room)
+    if (Array.isArray(given)) return given.slice(0, LONGEST).map(item => plainOf(item, depth + 1, room))
     const entries = Object.entries(given).slice(0, LONGEST).filter(([, item]) => item !== undefined && typeof item !== 'function')
-    return Object.fromEntries(entries.map(([key, item]) => [plainText(key), plainOf(item, depth + 1)]))
+    return Object.fromEntries(entries.map(([key, item]) => [roomFor(plainText(key), room), plainOf(item, depth + 1, room)]))
   } catch {
     return 'omitted: it cannot be read'
   }
+}
+
+function roomFor (text: string, room: { left: number }): string {
+  room.left -= text.length
+  return text
 }

@@ -1,4 +1,5 @@
 import type { Anchors } from './anchors.ts'
+import { AuditRange } from './errors.ts'
 import type { Head, Ledger } from './ledger.ts'
 import type { Signer } from './signing.ts'
 
@@ -12,13 +13,14 @@ export interface CheckpointParts {
   failed: (error: unknown) => void
 }
 
-/** Signs what the log is: soon after it has grown, and when it is asked. */
+/** Signs what the log is: soon after it has grown, again where that fails, and when it is asked. */
 export class Checkpoints {
   readonly #parts: CheckpointParts
   /** What is to be signed; null where there is nothing new. */
   #unsigned: Head | null = null
   #timer: NodeJS.Timeout | undefined
   #signing: Promise<void> = Promise.resolve()
+  #closed = false
 
   constructor (parts: CheckpointParts) {
     this.#parts = parts
@@ -30,16 +32,22 @@ export class Checkpoints {
     this.#unsigned = head
   }
 
-  /** The last one that covers so many entries; made now where there is none. Null where the log has fewer. */
-  async covering (size: number): Promise<{ size: number, note: string } | null> {
+  /**
+   * The last one that covers so many entries; made now where there is none.
+   *
+   * @throws {AuditRange} where the log has fewer
+   */
+  async covering (size: number): Promise<{ size: number, note: string }> {
     const last = await this.#parts.ledger.lastCheckpoint()
     if (last !== null && last.size >= size) return last
     const head = await this.#parts.ledger.head()
-    return head.size < size || head.size === 0 ? null : await this.#sign(head)
+    if (head.size < size) throw new AuditRange(`the log has ${head.size} entries, fewer than ${size}`)
+    return await this.#sign(head)
   }
 
   /** Signs what was told last, where that is not signed yet. */
   async close (): Promise<void> {
+    this.#closed = true
     clearTimeout(this.#timer)
     this.#signLatest()
     await this.#signing
@@ -48,7 +56,16 @@ export class Checkpoints {
   #signLatest (): void {
     const head = this.#unsigned
     this.#unsigned = null
-    if (head !== null) this.#signing = this.#sign(head).then(() => {}, this.#parts.failed)
+    if (head !== null) this.#signing = this.#signing.then(async () => await this.#trySign(head))
+  }
+
+  async #trySign (head: Head): Promise<void> {
+    try {
+      await this.#sign(head)
+    } catch (error) {
+      this.#parts.failed(error)
+      if (!this.#closed && this.#unsigned === null) this.grown(head)
+    }
   }
 
   async #sign (head: Head): Promise<{ size: number, note: string }> {

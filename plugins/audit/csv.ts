@@ -29,5 +29,5 @@ export function csvLine (entry: AuditEntry): string {
 function field (value: unknown): string {
   if (value == null) return ''
   const text = String(value)
-  return `"${(/^[=+\-@\t\r]/.test(text) && typeof value !== 'number' ? `'${text}` : text).replaceAll('"', '""')}"`
+  return `"${(/^[=+\-@\t\r\n]/.test(text) && typeof value !== 'number' ? `'${text}` : text).replaceAll('"', '""')}"`
 }

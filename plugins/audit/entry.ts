@@ -184,7 +184,8 @@ function splitData ({ data, personal = [] }: AuditEvent): { open: Leaf['data'], 
   if (data == null) return { open: null, personal: {} }
   const plain = plainJson(data)
   const entries = typeof plain === 'object' && plain !== null && !Array.isArray(plain) ? Object.entries(plain) : [['value', plain] as const]
-  const isPersonal = ([key]: readonly [string, unknown]): boolean => key === ALWAYS_PERSONAL || personal.includes(key)
+  const names = [ALWAYS_PERSONAL, ...personal].map(name => plainText(name)) // as keys are written
+  const isPersonal = ([key]: readonly [string, unknown]): boolean => names.includes(key)
   return {
     open: Object.fromEntries(entries.filter(entry => !isPersonal(entry))),
     personal: Object.fromEntries(entries.filter(isPersonal).map(([key, value]) => [`data.${key}`, value]))

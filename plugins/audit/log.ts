@@ -100,6 +100,11 @@ export class AuditLog {
     })
   }
 
+  /** Resolves when nothing waits. */
+  async flush (): Promise<void> {
+    await this.#groups.flush()
+  }
+
   /** Stores an entry after those that wait, and does something in the same step. */
   async recordDeed (draft: Draft, deed: Deed): Promise<StoredEntry> {
     await within(this.#groups.flush(), this.#options.timeout, () => new LedgerUnavailable('entries before it wait'))
@@ -169,15 +174,15 @@ export class AuditLog {
       setImmediate(sent)
       return await batch.plan(turn, since, this.#tree, deed)
     })
+    // Where an earlier step stored them, nobody has been told.
+    const { entries, head } = appended ?? { entries: batch.entries, head: await this.#ledger.head() }
     this.#tree = batch.tree
-    const head = appended?.head
-    if (appended === null || head === undefined) return batch.entries
     this.#size = Math.max(this.#size, head.size)
     if (head.erasures !== this.#erasures) {
       this.#erasures = head.erasures
       this.#keys.forget()
     }
-    this.#options.stored(appended.entries, head)
+    this.#options.stored(entries, head)
     return batch.entries
   }
 }

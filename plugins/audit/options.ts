@@ -41,12 +41,12 @@ export interface AuditPluginOptions {
 }
 
 const duration = (ms: number) => Type.Unsafe<Duration>({ ...DurationSchema, default: ms })
-const methods = (names: readonly string[]) => Type.Object(Object.fromEntries(names.map(name => [name, Type.Any()])), { additionalProperties: true })
+const having = (names: readonly string[], errorMessage: string) => Type.Object(Object.fromEntries(names.map(name => [name, Type.Any({ errorMessage })])), { additionalProperties: true, errorMessage })
 const text = 'text of at least 32 bytes'
 
 const Options = Type.Object({
-  ledger: Type.Optional(Type.Unsafe<Ledger>({ ...methods(['append', 'entries', 'find', 'tiles']), errorMessage: 'a ledger, such as sqlLedger(pool)' })),
-  copies: Type.Unsafe<readonly Sink[]>(Type.Array(methods(['name', 'write', 'close']), { default: [], errorMessage: 'a list of sinks, such as fileSink(path)' })),
+  ledger: Type.Optional(Type.Unsafe<Ledger>(having(['append', 'entries', 'find', 'tiles'], 'what a ledger has, such as sqlLedger(pool)'))),
+  copies: Type.Unsafe<readonly Sink[]>(Type.Array(having(['name', 'write', 'close'], 'what a sink has, such as fileSink(path)'), { default: [], errorMessage: 'a list of sinks, such as fileSink(path)' })),
   guarantee: Type.Unsafe<'required' | 'best-effort'>(Type.Union([Type.Literal('required'), Type.Literal('best-effort')], { default: 'required', errorMessage: '"required" or "best-effort"' })),
   gather: Type.Object({
     time: duration(10),

@@ -33,10 +33,10 @@ export class Proofs {
     }
   }
 
-  /** The newest checkpoint, as text; null while the log is empty. */
-  async checkpoint (): Promise<string | null> {
+  /** The newest checkpoint, as text. @throws {AuditRange} while the log is empty */
+  async checkpoint (): Promise<string> {
     const { size } = await this.#ledger.head()
-    return size === 0 ? null : (await this.#checkpoints.covering(size))?.note ?? null
+    return (await this.#checkpoints.covering(Math.max(1, size))).note
   }
 
   /** RFC 6962 §2.1.1. @throws {AuditRange} */
@@ -65,9 +65,7 @@ export class Proofs {
   }
 
   async receiptOf ({ seq, leaf }: StoredEntry): Promise<Receipt> {
-    const checkpoint = await this.#checkpoints.covering(seq + 1)
-    if (checkpoint === null) throw new EntryNotFound()
-    const { size, note } = checkpoint
+    const { size, note } = await this.#checkpoints.covering(seq + 1)
     const { proof } = await inclusionProof(seq, size, this.#reader)
     return { version: 1, entry: leaf, index: seq, size, proof: proof.map(base64), checkpoint: note }
   }

@@ -90,7 +90,7 @@ export class Reading {
   }
 
   /** The same, made once for a page, however many read it. */
-  async viewOnce (stored: readonly StoredEntry[], { personal = false }: ReadOptions): Promise<readonly AuditEntry[]> {
+  async viewOnce (stored: readonly StoredEntry[], { personal }: Required<ReadOptions>): Promise<readonly AuditEntry[]> {
     const views = personal ? this.#views.personal : this.#views.plain
     const view = views.get(stored) ?? this.view(stored, { personal })
     views.set(stored, view)

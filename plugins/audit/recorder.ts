@@ -125,15 +125,15 @@ function endingEvent (session: SessionRecord, { reason, by, detail }: Ending, op
 function circumstancesOf ({ id, subject, sessions = [], by, client }: Change, { operation, request }: HookContext): Omit<AuditEvent, 'type'> {
   const [first] = sessions
   if (first !== undefined) {
-    const { target, ...rest } = ofOne(first, { request })
-    return { ...rest, target: sessions.length === 1 && target !== undefined ? target : null }
+    const ofFirst = ofOne(first, { request })
+    return sessions.length === 1 ? ofFirst : { ...ofFirst, target: null }
   }
-  const target: AuditTarget | null = id === undefined ? subject === undefined ? null : { kind: 'subject', id: subject.sub } : { kind: operation === 'deny' ? 'jwt' : 'session', id }
+  const ofSubject = subject === undefined ? null : { kind: 'subject', id: subject.sub }
   return {
     actor: { ...client != null && { client }, ...request !== null && actorOf(request), ...by != null && { sub: by } },
     tenant: subject?.tenant ?? request?.auth?.session.tenant ?? '',
     requestId: request?.id ?? null,
-    target
+    target: id === undefined ? ofSubject : { kind: operation === 'deny' ? 'jwt' : 'session', id }
   }
 }
 
@@ -152,14 +152,14 @@ function targetOf ({ id, sub, use }: SessionRecord): AuditTarget {
   return { kind: use === 'once' ? 'token' : 'session', id, sub }
 }
 
-function startOf (session: SessionRecord | undefined): string {
-  return session?.use === 'once' ? 'token.issue' : 'session.start'
+function startOf (session: SessionRecord): string {
+  return session.use === 'once' ? 'token.issue' : 'session.start'
 }
 
 /** A refusal is no failure. */
-function failureOf (error: unknown, { sessions = [] }: Change, operation: OperationName): { type: string, outcome: AuditOutcome, reason: string } {
+function failureOf (error: unknown, { sessions: [first] = [] }: Change, operation: OperationName): { type: string, outcome: AuditOutcome, reason: string } {
   const reason = reasonOf(error)
   const refused = error instanceof Error && 'statusCode' in error && Number(error.statusCode) < 500
-  const type = reason === 'FST_TOKEN_REUSED' ? 'session.reuse' : sessions.length > 0 ? startOf(sessions[0]) : types[operation]
+  const type = reason === 'FST_TOKEN_REUSED' ? 'session.reuse' : first !== undefined ? startOf(first) : types[operation]
   return { type, outcome: refused ? 'denied' : 'failure', reason }
 }

@@ -2,7 +2,6 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onSendHookHandler }
 import type { SessionRecord } from '../token-registry/index.ts'
 import type { Audit } from './audit.ts'
 import type { AuditEvent } from './entry.ts'
-import { LedgerUnavailable } from './errors.ts'
 import { actorOf, reasonOf } from './recorder.ts'
 
 const kEvents = Symbol('fastify-token-registry audit events')
@@ -54,9 +53,9 @@ const onSend: onSendHookHandler = (request: AuditedRequest, reply, payload, done
   const events = request[kEvents]
   if (events === undefined) return done(null, payload)
   delete request[kEvents]
-  Promise.all(events).then(() => done(null, payload), async error => {
+  Promise.all(events).then(() => done(null, payload), async (error: Error) => {
     await withhold(request, reply)
-    done(error instanceof Error ? error : new LedgerUnavailable('it failed'))
+    done(error)
   })
 }
 
