@@ -5,12 +5,14 @@ const packageName = 'fastify-token-registry'
 const core = 'plugins/token-registry'
 // Plugins that export routes have them strict, wherever they are mounted.
 const open = [`${core}/index.ts`, 'plugins/strict-input/index.ts']
+// A contract says what a plugin is given: its types.
+const openTo = { 'plugins/testing': [...open, 'plugins/audit/index.ts'] }
 
 /**
  * Which way imports run: `app, examples → plugins → plugins/token-registry`.
  *
- * A plugin reaches out of its own folder only to the core's `index.ts`, and to that of strict-input, the core reaches nothing, and app/ and examples/ import the
- * package by its name, as a stranger would.
+ * A plugin reaches out of its own folder only to the core's `index.ts`, and to that of strict-input, testing also to that of audit, the core reaches nothing, and
+ * app/ and examples/ import the package by its name, as a stranger would.
  */
 export const importArrows = {
   meta: {
@@ -48,7 +50,8 @@ export const importArrows = {
       if (target.startsWith(`${home}/`)) return null
       if (!home.startsWith('plugins/')) return `use '${packageName}/…', as a stranger would`
       if (home === core) return 'token-registry imports no other plugin'
-      return open.includes(target) ? null : `a plugin imports only its own files and ${open.join(' or ')}`
+      const allowed = openTo[home] ?? open
+      return allowed.includes(target) ? null : `a plugin imports only its own files and ${allowed.join(' or ')}`
     }
   }
 }

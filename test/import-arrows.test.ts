@@ -16,6 +16,7 @@ t.test('imports that run the right way pass', async t => {
     ['plugins/token-registry/memory-store/index.ts', '../errors.ts', './entry.ts'],
     ['plugins/audit/index.ts', './log.ts', '../audit/log.ts', '../token-registry/index.ts', '../strict-input/index.ts', 'fastify-plugin'],
     ['plugins/audit/sinks/file.ts', '../log.ts', '../../token-registry/index.ts'],
+    ['plugins/testing/ledger-contract/ledger.ts', './bench.ts', '../contract/index.ts', '../../audit/index.ts', '../../token-registry/index.ts', '../../strict-input/index.ts'],
     ['app/main.ts', './config.ts', 'fastify-token-registry', 'fastify-token-registry/audit'],
     ['app/admin/routes.ts', '../config.ts', '../users/users.ts'],
     ['examples/minimal.ts', './shared.ts', 'fastify-token-registry', 'fastify-token-registry-of-another', 'fastify']
@@ -42,6 +43,8 @@ t.test('imports that run another way are refused, and told why', async t => {
     ['plugins/audit/index.ts', 'plugins/audit', '../../app/config.ts', onlyOwn],
     ['plugins/audit/index.ts', 'plugins/audit', '../../test/support/build.ts', onlyOwn],
     ['plugins/audit/index.ts', 'plugins/audit', 'fastify-token-registry', byPath],
+    ['plugins/testing/index.ts', 'plugins/testing', '../audit/ledger.ts', `${onlyOwn} or plugins/audit/index.ts`],
+    ['plugins/testing/index.ts', 'plugins/testing', '../redis-store/index.ts', `${onlyOwn} or plugins/audit/index.ts`],
     ['app/main.ts', 'app', '../plugins/token-registry/index.ts', byName],
     ['app/admin/routes.ts', 'app', '../../plugins/audit/index.ts', byName],
     ['app/main.ts', 'app', '../examples/minimal.ts', byName],

@@ -3,7 +3,7 @@ import { Checkpoints } from './checkpoints.ts'
 import { draftOf, type AuditActor, type AuditEvent } from './entry.ts'
 import { AuditRange } from './errors.ts'
 import { Feed } from './feed.ts'
-import type { Ledger } from './ledger.ts'
+import type { EntryQuery, Ledger } from './ledger.ts'
 import { AuditLog } from './log.ts'
 import type { ResolvedOptions } from './options.ts'
 import { Persons, type Kept, type Person } from './persons.ts'
@@ -203,11 +203,10 @@ export class Audit {
    */
   async prune ({ olderThan }: { olderThan: number }, { actor }: ActOptions = {}): Promise<number> {
     if (Number.isNaN(new Date(olderThan).getTime()) || !Number.isInteger(olderThan)) throw new AuditRange('olderThan is not a time in ms since the epoch')
-    const [young] = await this.#ledger.find({ since: olderThan }, { limit: 1, order: 'oldest' })
-    const [first] = await this.#ledger.find({}, { limit: 1, order: 'oldest' })
+    const oldest = async (query: EntryQuery): Promise<number[]> => (await this.#ledger.find(query, { limit: 1, order: 'oldest' })).map(({ seq }) => seq)
     const { size } = await this.#ledger.head()
-    const gone = first?.seq ?? 0
-    const before = Math.floor((young?.seq ?? size) / TILE) * TILE
+    const gone = Math.max(0, ...await oldest({}))
+    const before = Math.floor(Math.min(size, ...await oldest({ since: olderThan })) / TILE) * TILE
     if (before <= gone) return gone
     const event: AuditEvent = { type: 'audit.prune', ...actor !== undefined && { actor }, data: { before, olderThan: new Date(olderThan).toISOString() } }
     await this.#log.recordDeed(draftOf(event, this.#parts.now()), { pruned: before })

@@ -1,4 +1,3 @@
-import { EventEmitter, once } from 'node:events'
 import type { Ledger, StoredEntry } from './ledger.ts'
 
 /** Entries that are remembered, so that the ledger is asked once for all who follow closely. */
@@ -12,7 +11,8 @@ const LOOK = 500
 export class Feed {
   readonly #ledger: Ledger
   readonly #failed: (error: unknown) => void
-  readonly #news = new EventEmitter().setMaxListeners(0)
+  /** Those who wait for news. */
+  readonly #waiting = new Set<() => void>()
   readonly #closing = new AbortController()
   /** The newest ones, without a gap up to `#next`. */
   #recent: readonly StoredEntry[] = []
@@ -44,13 +44,15 @@ export class Feed {
     const stop = AbortSignal.any([signal, this.#closing.signal])
     if (this.#followers++ === 0) this.#look()
     try {
-      for (let next = from; !stop.aborted;) {
+      for (let next = from, due = performance.now() + idle; !stop.aborted;) {
         const known = this.#next
         const page = await this.#from(next)
+        const last = page.at(-1)
         // What came while it was asked for would not be told again.
-        if (page.length === 0 && known === this.#next) await once(this.#news, 'news', { signal: AbortSignal.any([stop, AbortSignal.timeout(idle)]) }).catch(() => {})
-        next = (page.at(-1)?.seq ?? next - 1) + 1
+        if (last === undefined && (stop.aborted || known !== this.#next || await this.#hears(due - performance.now(), stop))) continue
+        if (last !== undefined) next = last.seq + 1
         yield page
+        due = performance.now() + idle
       }
     } finally {
       if (--this.#followers === 0) this.#rest()
@@ -72,7 +74,30 @@ export class Feed {
       }
       return this.#page.entries
     }
-    return this.#next === null || seq < this.#next ? await this.#ledger.entries(seq, seq + PAGE) : []
+    if (this.#next !== null && seq >= this.#next) return []
+    const page = await this.#ledger.entries(seq, seq + PAGE)
+    // Where the contents of all of these were dropped, those after them come.
+    return page.length > 0 ? page : await this.#ledger.find({}, { limit: PAGE, order: 'oldest', after: seq - 1 })
+  }
+
+  /** @returns whether there may be something new; false after a time without */
+  async #hears (ms: number, stop: AbortSignal): Promise<boolean> {
+    return await new Promise(resolve => {
+      const hear = (): void => done(true)
+      const timer = setTimeout(() => done(false), ms)
+      const done = (heard: boolean): void => {
+        clearTimeout(timer)
+        this.#waiting.delete(hear)
+        stop.removeEventListener('abort', hear)
+        resolve(heard)
+      }
+      this.#waiting.add(hear)
+      stop.addEventListener('abort', hear)
+    })
+  }
+
+  #tell (): void {
+    for (const hear of this.#waiting) hear()
   }
 
   #look (): void {
@@ -87,14 +112,19 @@ export class Feed {
     clearTimeout(this.#timer)
     while (this.#again) {
       this.#again = false
-      this.#next ??= (await this.#ledger.head()).size
+      if (this.#next === null) {
+        const { size } = await this.#ledger.head()
+        if (this.#followers === 0) return
+        this.#next = size
+        this.#tell() // who found nothing may have asked before these came
+      }
       const page = await this.#ledger.entries(this.#next, this.#next + PAGE)
       const last = page.at(-1)
       if (last === undefined || this.#next === null) continue // it may rest since
       this.#recent = [...this.#recent, ...page].slice(-REMEMBERED)
       this.#next = last.seq + 1
       this.#again ||= page.length === PAGE
-      this.#news.emit('news')
+      this.#tell()
     }
   }
 

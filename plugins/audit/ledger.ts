@@ -8,7 +8,7 @@ export interface Head {
   erasures: number
 }
 
-/** By what entries are found. The leaf says the same. */
+/** By what entries are found. The leaf says the same. Texts have no control characters. */
 export interface EntryIndex {
   /** ms since the epoch */
   at: number

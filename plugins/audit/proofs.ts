@@ -86,24 +86,35 @@ export class Proofs {
   }
 
   async * #records (since: number, misfiled: { seq: number | null }): AsyncGenerator<LogRecord> {
-    const { size } = await this.#ledger.head()
     const checkpoints = this.#allCheckpoints()
     let next = await checkpoints.next()
-    for (let from = 0; from < size; from += TILE) {
-      const to = Math.min(from + TILE, size)
-      const entries = await this.#ledger.entries(from, to)
-      for (const entry of entries) {
-        if (entry.seq < since) continue
-        if (misfiled.seq === null && !isFiled(entry)) misfiled.seq = entry.seq
-        yield { kind: 'entry', seq: entry.seq, leaf: entry.leaf }
+    let at = 0
+    for (let { size } = await this.#ledger.head(); at < size; { size } = await this.#ledger.head()) {
+      while (at < size) {
+        const to = Math.min(size, at - at % TILE + TILE)
+        yield * this.#stretch(at, to, since, misfiled)
+        at = to
+        for (; !next.done && next.value.size <= at; next = await checkpoints.next()) yield { kind: 'checkpoint', note: next.value.note }
       }
-      const [tile] = to - from === TILE ? await this.#ledger.tiles([{ level: 0, index: from / TILE }]) : []
-      // Of the last tile, which is not complete, the entries have them.
-      const hashes = tile ?? (entries.every(({ seq }, index) => seq === from + index) ? Buffer.concat(entries.map(({ hash }) => hash)) : undefined)
-      if (hashes !== undefined) yield { kind: 'hashes', from, hashes }
-      for (; !next.done && next.value.size <= to; next = await checkpoints.next()) yield { kind: 'checkpoint', note: next.value.note }
+      // Where more was signed meanwhile, the log has grown.
+      if (next.done) return
     }
     for (; !next.done; next = await checkpoints.next()) yield { kind: 'checkpoint', note: next.value.note }
+  }
+
+  /** Entries of one tile, and the hashes that were stored of them. */
+  async * #stretch (from: number, to: number, since: number, misfiled: { seq: number | null }): AsyncGenerator<LogRecord> {
+    const entries = await this.#ledger.entries(from, to)
+    for (const entry of entries) {
+      if (entry.seq < since) continue
+      if (!isFiled(entry)) misfiled.seq ??= entry.seq
+      yield { kind: 'entry', seq: entry.seq, leaf: entry.leaf }
+    }
+    const start = from - from % TILE
+    const [tile] = to % TILE === 0 ? await this.#ledger.tiles([{ level: 0, index: start / TILE }]) : []
+    if (tile !== undefined) yield { kind: 'hashes', from: start, hashes: tile }
+    // Of the last tile, which is not complete, the entries have them.
+    else if (entries.every(({ seq }, index) => seq === from + index)) yield { kind: 'hashes', from, hashes: Buffer.concat(entries.map(({ hash }) => hash)) }
   }
 
   async * #allCheckpoints (): AsyncGenerator<{ size: number, note: string }> {

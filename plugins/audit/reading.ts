@@ -128,7 +128,7 @@ export class Reading {
   }
 
   #macs (seq: number, query: AuditQuery): Buffer[] {
-    const text = JSON.stringify([seq, Object.entries(query).filter(([, value]) => value !== undefined).sort(([a], [b]) => a < b ? -1 : 1)])
+    const text = JSON.stringify([seq, Object.entries(query).filter(([, value]) => value !== undefined).sort()])
     return this.#cursorKeys.map(key => Buffer.from(createHmac('sha256', key).update(text).digest('base64url').slice(0, 16)))
   }
 }

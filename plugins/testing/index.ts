@@ -1,4 +1,5 @@
 export { storeContract, type ContractOptions, type ContractTest, type OpenedStore, type OptionalMethod } from './contract/index.ts'
 export { injectAs, type Injectable } from './inject-as.ts'
+export { ledgerContract, type OpenedLedger } from './ledger-contract/index.ts'
 export { sessionData, sessionRecord } from './session.ts'
 export { hostileStrings, malformedStrings, randomStrings } from './strings.ts'

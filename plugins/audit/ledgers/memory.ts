@@ -19,7 +19,7 @@ export class MemoryLedger implements Ledger {
     const work = this.#turn.then(async () => {
       const append = await plan({
         head: this.#copyOfHead(),
-        entriesFrom: async seq => this.#from(seq),
+        entriesFrom: async seq => await this.entries(seq, Infinity),
         living: async owners => new Set(owners.filter(owner => this.#ownedBy(owner) !== undefined)),
         tiles: async wanted => await this.tiles(wanted)
       })
@@ -38,7 +38,7 @@ export class MemoryLedger implements Ledger {
     const found: StoredEntry[] = []
     for (let seq = from; seq < Math.min(to, this.#head.size); seq++) {
       const entry = this.#entries.get(seq)
-      if (entry !== undefined) found.push({ ...entry })
+      if (entry !== undefined) found.push(copyOf(entry))
     }
     return found
   }
@@ -49,19 +49,22 @@ export class MemoryLedger implements Ledger {
     for (const entry of order === 'newest' ? all.reverse() : all) {
       if (found.length === limit) break
       const past = after === undefined || (order === 'newest' ? entry.seq < after : entry.seq > after)
-      if (past && matches(entry, query)) found.push({ ...entry })
+      if (past && matches(entry, query)) found.push(copyOf(entry))
     }
     return found
   }
 
   async unresolved (before: number, limit: number): Promise<readonly StoredEntry[]> {
     const all = [...this.#entries.values()]
-    const resolved = new Set(all.filter(({ type }) => type !== 'intent').map(({ op }) => op))
-    return all.filter(({ type, op, at }) => type === 'intent' && at < before && !resolved.has(op)).slice(0, limit)
+    const resolved = new Set(all.filter(({ type, op }) => type !== 'intent' && op !== null).map(({ op }) => op))
+    return all.filter(({ type, op, at }) => type === 'intent' && at < before && !resolved.has(op)).slice(0, limit).map(copyOf)
   }
 
   async tiles (wanted: ReadonlyArray<Pick<Tile, 'level' | 'index'>>): Promise<ReadonlyArray<Uint8Array | undefined>> {
-    return wanted.map(({ level, index }) => this.#tiles.get(`${level} ${index}`))
+    return wanted.map(({ level, index }) => {
+      const hashes = this.#tiles.get(`${level} ${index}`)
+      return hashes && Buffer.from(hashes)
+    })
   }
 
   async addKeys (keys: readonly StoredKey[]): Promise<readonly StoredKey[]> {
@@ -82,7 +85,7 @@ export class MemoryLedger implements Ledger {
   }
 
   async keysAfter (owner: string, limit: number): Promise<readonly StoredKey[]> {
-    return [...this.#keys.values()].filter(key => key.owner > owner).sort((a, b) => a.owner < b.owner ? -1 : 1).slice(0, limit)
+    return [...this.#keys.values()].filter(key => key.owner > owner).sort((a, b) => a.owner < b.owner ? -1 : 1).slice(0, limit).map(key => ({ ...key }))
   }
 
   async rewrapKey ({ owner, wrapped }: StoredKey): Promise<void> {
@@ -91,7 +94,7 @@ export class MemoryLedger implements Ledger {
   }
 
   async keep (kept: ReadonlyArray<{ seq: number, kept: string }>): Promise<void> {
-    for (const { seq, kept: text } of kept) this.#kept.set(seq, text)
+    for (const { seq, kept: text } of kept) if (this.#entries.has(seq)) this.#kept.set(seq, text)
   }
 
   async kept (seqs: readonly number[]): Promise<ReadonlyMap<number, string>> {
@@ -115,25 +118,19 @@ export class MemoryLedger implements Ledger {
 
   async close (): Promise<void> {}
 
-  #store ({ entries, tiles, head, destroyed = [], pruned }: Append): void {
-    for (const entry of entries) this.#entries.set(entry.seq, { ...entry })
+  #store ({ entries, tiles, head, destroyed = [], pruned = 0 }: Append): void {
+    for (const entry of entries) this.#entries.set(entry.seq, copyOf(entry))
     for (const { level, index, hashes } of tiles) this.#tiles.set(`${level} ${index}`, Buffer.from(hashes))
     for (const owner of destroyed) {
       this.#keys.delete(this.#finders.get(owner) ?? '')
       this.#finders.delete(owner)
     }
-    for (const seq of pruned === undefined ? [] : this.#entries.keys()) {
-      if (seq >= (pruned ?? 0)) break
+    for (const seq of this.#entries.keys()) {
+      if (seq >= pruned) break
       this.#entries.delete(seq)
       this.#kept.delete(seq)
     }
     this.#head = { ...head, frontier: Buffer.from(head.frontier) }
-  }
-
-  #from (seq: number): StoredEntry[] {
-    const found: StoredEntry[] = []
-    for (let at = seq; at < this.#head.size; at++) found.push({ ...this.#entries.get(at) as StoredEntry }) // what is young is there
-    return found
   }
 
   #ownedBy (owner: string): StoredKey | undefined {
@@ -152,6 +149,10 @@ export class MemoryLedger implements Ledger {
 /** @see MemoryLedger */
 export function memoryLedger (): MemoryLedger {
   return new MemoryLedger()
+}
+
+function copyOf (entry: StoredEntry): StoredEntry {
+  return { ...entry, hash: Buffer.from(entry.hash) }
 }
 
 function matches (entry: StoredEntry, { person, since = -Infinity, until = Infinity, ...exact }: EntryQuery): boolean {

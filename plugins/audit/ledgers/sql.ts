@@ -114,9 +114,14 @@ export class SqlLedger implements Ledger {
   async addKeys (keys: readonly StoredKey[]): Promise<readonly StoredKey[]> {
     // In one order everywhere, so that no two instances wait for each other.
     const sorted = [...keys].sort((a, b) => a.finder < b.finder ? -1 : 1)
-    await this.#query(`insert into ${this.#tables.keys} (owner, finder, wrapped) select * from unnest($1::text[], $2::text[], $3::text[]) on conflict do nothing`,
-      [sorted.map(({ owner }) => owner), sorted.map(({ finder }) => finder), sorted.map(({ wrapped }) => wrapped)])
-    return await this.keysByFinder(keys.map(({ finder }) => finder))
+    const values = [sorted.map(({ owner }) => owner), sorted.map(({ finder }) => finder), sorted.map(({ wrapped }) => wrapped)]
+    for (let attempt = 0; attempt < 10; attempt++) {
+      await this.#query(`insert into ${this.#tables.keys} (owner, finder, wrapped) select * from unnest($1::text[], $2::text[], $3::text[]) on conflict do nothing`, values)
+      const found = await this.keysByFinder(keys.map(({ finder }) => finder))
+      // One that stood in the way may have been destroyed in between.
+      if (found.length === keys.length) return found
+    }
+    throw new LedgerUnavailable('keys are destroyed as fast as they are made')
   }
 
   async keysByFinder (finders: readonly string[]): Promise<readonly StoredKey[]> {
@@ -200,23 +205,27 @@ export class SqlLedger implements Ledger {
   readonly #anyConnection: Connection = { query: async (sql, values) => await this.#query(sql, values) }
 
   async #query (sql: string, values?: unknown[]): Promise<Row[]> {
-    return await this.#bounded(this.#database.query(sql, values))
+    return await this.#bounded(async signal => await this.#database.query(sql, values, signal))
   }
 
   async #transaction<T> (settings: string, work: (connection: Connection) => Promise<T>): Promise<T> {
-    const late = new AbortController()
-    return await this.#bounded(this.#database.transaction(settings, work, late.signal), () => late.abort())
+    return await this.#bounded(async signal => await this.#database.transaction(settings, work, signal))
   }
 
-  async #bounded<T> (work: Promise<T>, late = (): void => {}): Promise<T> {
-    return await within(work, this.#options.timeout, () => {
-      late()
-      return new LedgerUnavailable(`the database did not answer within ${this.#options.timeout} ms`)
+  async #bounded<T> (work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const late = new AbortController()
+    return await within(work(late.signal), this.#options.timeout, () => {
+      const error = new LedgerUnavailable(`the database did not answer within ${this.#options.timeout} ms`)
+      late.abort(error)
+      return error
     })
   }
 }
 
-/** @see SqlLedger */
+/**
+ * @param client a `pg.Pool`, or a PGlite. A pool should have a `connectionTimeoutMillis`: a connection that is never established takes up its place for ever
+ * @see SqlLedger
+ */
 export function sqlLedger (client: PoolLike | PGliteLike, options?: SqlLedgerOptions): SqlLedger {
   return new SqlLedger(client, options)
 }

@@ -26,30 +26,32 @@ export class TreeAppender {
     this.#edges = edges
   }
 
-  /** Reads fewer than 256 entries, and a tile a level: of a million entries two. */
-  static async load ({ size }: Pick<Head, 'size'>, reader: TreeReader): Promise<TreeAppender> {
-    const entries = size % TILE === 0 ? [] : await reader.entriesFrom(size - size % TILE)
-    const wanted: Array<Pick<Tile, 'level' | 'index'>> = []
-    for (let [level, count] = [1, Math.floor(size / TILE)]; count > 0; [level, count] = [level + 1, Math.floor(count / TILE)]) wanted.push({ level, index: Math.floor(count / TILE) })
-    const tiles = wanted.length === 0 ? [] : await reader.tiles(wanted)
-    let count = size
-    const edges = [Buffer.concat(entries.map(({ hash }) => hash)), ...tiles].map(bytes => {
-      const hashes = hashesIn(bytes ?? Buffer.alloc(0)).slice(0, count % TILE)
-      count = Math.floor(count / TILE)
-      return edgeOf(hashes)
-    })
-    return new TreeAppender(size, edges)
+  /**
+   * Reads fewer than 256 entries, and a tile a level: of a million entries two.
+   *
+   * @throws {TypeError} where they are not those of which `head` is: whoever appends to them would sign what was altered
+   */
+  static async load ({ size, frontier }: Pick<Head, 'size' | 'frontier'>, reader: TreeReader): Promise<TreeAppender> {
+    const [entries, ...tiles] = edgesOf(size)
+    // One after the other: a connection to a database takes one query at a time.
+    const leaves = entries === undefined || entries.count === 0 ? [] : await reader.entriesFrom(size - entries.count)
+    const above = tiles.length === 0 ? [] : await reader.tiles(tiles.map(({ level, index }) => ({ level, index })))
+    const edges = [leaves.map(({ hash }) => hash), ...tiles.map(({ count }, place) => hashesIn(above[place] ?? new Uint8Array()).slice(0, count))].map(edgeOf)
+    const appender = new TreeAppender(size, edges)
+    const isWhole = edges.every(({ hashes }, level) => hashes.length === Math.floor(size / TILE ** level) % TILE)
+    if (!isWhole || !appender.#frontier().equals(frontier)) throw new TypeError(`the hashes at the end of the log are not those of its ${size} entries: they were altered, or are of another log`)
+    return appender
   }
 
   /** @returns the tree after that, and what has to be stored of it: `frontier` as `Head` has it */
   append (hashes: readonly Uint8Array[]): { appender: TreeAppender, frontier: Uint8Array, tiles: Tile[] } {
     const growing = new Growing(this.size, this.#edges)
-    for (const hash of hashes) growing.add(0, hash)
-    const appender = new TreeAppender(this.size + hashes.length, growing.edges)
-    return { appender, frontier: appender.#frontier(), tiles: growing.tiles(appender.size) }
+    for (const hash of hashes) growing.append(hash)
+    const appender = new TreeAppender(growing.size, growing.edges)
+    return { appender, frontier: appender.#frontier(), tiles: growing.tiles() }
   }
 
-  #frontier (): Uint8Array {
+  #frontier (): Buffer {
     return Buffer.concat(this.#edges.map(({ frontier }) => frontier.toBytes()).reverse())
   }
 }
@@ -57,37 +59,44 @@ export class TreeAppender {
 class Growing {
   readonly edges: Array<{ hashes: Uint8Array[], frontier: Frontier }>
   readonly #complete: Tile[] = []
-  /** Places of tiles of each level, by the entries that the tree had. */
-  readonly #counts: number[]
+  /** Levels above the first whose tile at the edge has grown. */
   readonly #grown = new Set<number>()
+  size: number
 
   constructor (size: number, edges: readonly Edge[]) {
+    this.size = size
     this.edges = edges.map(({ hashes, frontier }) => ({ hashes: [...hashes], frontier: frontier.copy() }))
-    this.#counts = edges.map((_, level) => Math.floor(size / TILE ** (level + 1)))
+  }
+
+  append (hash: Uint8Array): void {
+    this.size++
+    this.#add(0, hash)
+  }
+
+  /** Complete ones, and those of the levels above the first that have grown. */
+  tiles (): Tile[] {
+    const partial = [...this.edges.entries()].filter(([level, { hashes }]) => this.#grown.has(level) && hashes.length > 0)
+    return [...this.#complete, ...partial.map(([level, { hashes }]) => ({ level, index: Math.floor(this.size / TILE ** (level + 1)), hashes: Buffer.concat(hashes) }))]
   }
 
   /** Adds to the tile at the edge of a level; where that is complete, its root to the level above. */
-  add (level: number, hash: Uint8Array): void {
+  #add (level: number, hash: Uint8Array): void {
     const edge = this.edges[level] ??= { hashes: [], frontier: Frontier.from() }
     edge.hashes.push(hash)
     edge.frontier.append(hash)
     if (level > 0) this.#grown.add(level)
     if (edge.hashes.length < TILE) return
-    const index = this.#counts[level] ?? 0
-    this.#counts[level] = index + 1
-    this.#complete.push({ level, index, hashes: Buffer.concat(edge.hashes) })
+    this.#complete.push({ level, index: this.size / TILE ** (level + 1) - 1, hashes: Buffer.concat(edge.hashes) })
     this.edges[level] = { hashes: [], frontier: Frontier.from() }
-    this.add(level + 1, edge.frontier.root())
+    this.#add(level + 1, edge.frontier.root())
   }
+}
 
-  /** Complete ones, and those of the levels above the first that have grown. */
-  tiles (size: number): Tile[] {
-    const partial = [...this.#grown].flatMap(level => {
-      const hashes = this.edges[level]?.hashes ?? []
-      return hashes.length === 0 ? [] : [{ level, index: Math.floor(size / TILE ** (level + 1)), hashes: Buffer.concat(hashes) }]
-    })
-    return [...this.#complete, ...partial]
-  }
+/** Of each level up to the root the tile at the right edge, and how many hashes it has: fewer than 256. */
+function edgesOf (size: number): Array<Pick<Tile, 'level' | 'index'> & { count: number }> {
+  const edges = []
+  for (let [level, count] = [0, size]; count > 0; [level, count] = [level + 1, Math.floor(count / TILE)]) edges.push({ level, index: Math.floor(count / TILE), count: count % TILE })
+  return edges
 }
 
 function edgeOf (hashes: readonly Uint8Array[]): Edge {

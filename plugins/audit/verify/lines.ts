@@ -1,4 +1,5 @@
 import type { LogRecord } from './records.ts'
+import { HASH } from './merkle.ts'
 
 /** A record as a line of an export, without its end. */
 export function lineOf (record: LogRecord): string {
@@ -9,22 +10,25 @@ export function lineOf (record: LogRecord): string {
   }
 }
 
-/** The records of an export, or of files that a sink wrote, from their lines. A line that is none of these is an entry that cannot be read. */
+/** The records of an export, or of files that a sink wrote, from their lines. The first one may be a header, `{"log":…}`. A line that is none of these is an entry that cannot be read. */
 export async function * recordsOf (lines: AsyncIterable<string>): AsyncGenerator<LogRecord> {
+  let first = true
   let expected = 0
   for await (const line of lines) {
     if (line === '') continue
     const value = parsed(line)
-    if (value !== null && 'log' in value) continue
-    if (value !== null && typeof value.checkpoint === 'string') {
+    const isHeader = first && value.log !== undefined
+    first = false
+    if (isHeader) continue
+    if (typeof value.checkpoint === 'string') {
       yield { kind: 'checkpoint', note: value.checkpoint }
-    } else if (value !== null && isHashes(value.hashes)) {
+    } else if (isHashes(value.hashes)) {
       const { from, sha256 } = value.hashes
       const hashes = Buffer.from(sha256, 'base64')
-      expected = Math.max(expected, from + hashes.length / 32)
+      expected = Math.max(expected, from + Math.floor(hashes.length / HASH))
       yield { kind: 'hashes', from, hashes }
     } else {
-      const seq = typeof value?.seq === 'number' ? value.seq : expected
+      const seq = isSeq(value.seq) ? value.seq : expected
       expected = seq + 1
       yield { kind: 'entry', seq, leaf: line }
     }
@@ -32,20 +36,25 @@ export async function * recordsOf (lines: AsyncIterable<string>): AsyncGenerator
 }
 
 interface Line {
+  log?: unknown
   checkpoint?: unknown
   hashes?: unknown
   seq?: unknown
 }
 
-function parsed (line: string): Line | null {
+function parsed (line: string): Line {
   try {
     const value: unknown = JSON.parse(line)
-    return typeof value === 'object' && value !== null ? value : null
+    return typeof value === 'object' && value !== null ? value : {}
   } catch {
-    return null
+    return {}
   }
 }
 
 function isHashes (value: unknown): value is { from: number, sha256: string } {
-  return typeof value === 'object' && value !== null && 'from' in value && Number.isSafeInteger(value.from) && 'sha256' in value && typeof value.sha256 === 'string'
+  return typeof value === 'object' && value !== null && 'from' in value && isSeq(value.from) && 'sha256' in value && typeof value.sha256 === 'string'
+}
+
+function isSeq (value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0
 }

@@ -1,22 +1,16 @@
 import { setImmediate } from 'node:timers/promises'
+import { Checkpoints, type CheckpointsOptions } from './checkpoints.ts'
+import { displaced, Fault, type Tampering } from './fault.ts'
 import { HASH, leafHash } from './merkle.ts'
-import { openNote, readCheckpoint } from './note.ts'
 import type { EntryRecord, HashesRecord, LogRecord } from './records.ts'
 import { Roots, TILE } from './roots.ts'
-
-/** What is wrong with a log. */
-export type Tampering = 'edited' | 'deleted' | 'swapped' | 'inserted' | 'truncated' | 'forked' | 're-signed' | 'unreadable'
 
 export type LogVerdict =
   | { ok: true, size: number, /** base64 */ root: string, /** that agree */ checkpoints: number, /** entries whose contents were dropped */ pruned: number }
   | { ok: false, /** the first that is wrong, as near as can be told */ index: number | null, what: Tampering, message: string }
 
-export interface VerifyLogOptions {
-  /** Public keys of the log that are trusted. */
-  vkeys: readonly string[]
-  /** Which log it has to be. */
-  origin?: string
-  /** Contents before this `seq` are not looked at; their hashes are needed. */
+export interface VerifyLogOptions extends CheckpointsOptions {
+  /** Contents before this `seq` may be missing; their hashes are needed. */
   since?: number
   /** Checkpoints that were kept elsewhere: only against these truncation, and a rewrite of everything, show. */
   outside?: readonly string[]
@@ -24,13 +18,21 @@ export interface VerifyLogOptions {
   onProgress?: (seq: number) => void
 }
 
-/** Entries after which others get their turn. */
-const SLICE = 4096
+/** Records after which others get their turn: some milliseconds. */
+const SLICE = 1024
+/** Entries that wait for the hashes that were stored of them; more are out of order. */
+const MOST = 2 * TILE
+/** Entries by which is told what was done where one is out of place: itself, and two after it. */
+const TELLING = 3
 
 /**
  * Walks a log, in flat memory.
  *
  * @returns what is wrong first; never rejects for what is in the log
+ * @throws {TypeError} where one of `vkeys` is none; what `records` throws
+ * @example
+ * const lines = createInterface({ input: createReadStream('log.ndjson') })
+ * const verdict = await verifyLog(recordsOf(lines), { vkeys: ['example.com/audit+1a2b3c4d+AV…'] })
  */
 export async function verifyLog (records: AsyncIterable<LogRecord>, options: VerifyLogOptions): Promise<LogVerdict> {
   const walk = new Walk(options)
@@ -43,59 +45,41 @@ export async function verifyLog (records: AsyncIterable<LogRecord>, options: Ver
       options.onProgress?.(walk.size)
       await setImmediate()
     }
-    return walk.end()
+    const verdict = walk.end()
+    options.onProgress?.(walk.size)
+    return verdict
   } catch (error) {
     if (error instanceof Fault) return { ok: false, index: error.index, what: error.what, message: error.message }
     throw error
   }
 }
 
-class Fault extends Error {
-  readonly what: Tampering
-  readonly index: number | null
-
-  constructor (what: Tampering, index: number | null, message: string) {
-    super(message)
-    this.what = what
-    this.index = index
-  }
-}
-
 /** An entry where it lies. */
 interface Lying {
   seq: number
-  /** What it says itself. */
-  own: number | null
+  /** What it says itself; undefined where it is no entry. */
+  own: number | undefined
   hash: Buffer
   /** Up to where it says that contents were pruned. */
   pruned: number
 }
 
-interface Expected {
-  note: string
-  root: Buffer
-  outside: boolean
-}
-
 class Walk {
-  readonly #options: VerifyLogOptions
   readonly #roots = new Roots()
-  /** Entries of the tile that is under way. */
+  readonly #checkpoints: Checkpoints
+  readonly #since: number
+  /** Entries that are not in the tree yet: they wait for their hashes. */
   #lying: Lying[] = []
-  /** Checkpoints of sizes that are not reached yet. */
-  readonly #expected = new Map<number, Expected[]>()
-  /** Size of the last checkpoint that agreed. */
-  #agreed = 0
-  #checkpoints = 0
-  /** From 0 on there are only hashes of these. */
-  #pruned = 0
+  /** Of so many, from 0 on, there are only hashes. */
+  #bare = 0
   /** Up to where entries say that contents were pruned. */
   #prunedSaid = 0
   /** Up to where what is here agrees with the hashes that were stored of it. */
-  #hashedTo = 0
+  #recorded = 0
 
-  constructor (options: VerifyLogOptions) {
-    this.#options = options
+  constructor ({ since = 0, ...options }: VerifyLogOptions) {
+    this.#checkpoints = new Checkpoints(this.#roots, options)
+    this.#since = since
   }
 
   get size (): number {
@@ -106,133 +90,134 @@ class Walk {
     switch (record.kind) {
       case 'entry': return this.#takeEntry(record)
       case 'hashes': return this.#takeHashes(record)
-      case 'checkpoint':
-        this.#settle()
-        return this.takeCheckpoint(record.note, false)
+      case 'checkpoint': return this.takeCheckpoint(record.note, false)
     }
   }
 
   takeCheckpoint (note: string, outside: boolean): void {
-    const body = readCheckpoint(note)
-    const which = `the checkpoint ${outside ? 'that was kept elsewhere' : 'in the log'}`
-    if (body === null) throw new Fault('unreadable', null, `${which} is none`)
-    const { origin, size, root } = body
-    if (openNote(note, this.#options.vkeys) === null) throw new Fault('re-signed', this.#agreed, `${which} of size ${size} is not signed by a trusted key`)
-    if (this.#options.origin !== undefined && origin !== this.#options.origin) throw new Fault('forked', null, `${which} is of another log, ${origin}`)
-    const expected: Expected = { note, root, outside }
-    if (size <= this.size) this.#compare(size, expected)
-    else this.#expected.set(size, [...this.#expected.get(size) ?? [], expected])
+    this.#checkpoints.take(note, outside, this.#recorded)
   }
 
   end (): LogVerdict {
-    this.#settle()
-    const [ahead] = [...this.#expected.keys()].sort((a, b) => a - b)
-    if (ahead !== undefined) throw new Fault('truncated', this.size, `the log has ${this.size} entries, where ${ahead} were signed`)
-    if (this.#pruned > this.#prunedSaid) throw new Fault('deleted', this.#prunedSaid, `contents before ${this.#pruned} are gone, and no entry says that they were pruned`)
-    this.#options.onProgress?.(this.size)
-    return { ok: true, size: this.size, root: this.#roots.root().toString('base64'), checkpoints: this.#checkpoints, pruned: this.#pruned }
+    this.#settle(true)
+    const { ahead, count } = this.#checkpoints
+    if (ahead !== null) throw new Fault('truncated', this.size, `the log has ${this.size} entries, where ${ahead} were signed`)
+    const pruned = this.#bare > this.#since ? this.#bare : 0
+    if (pruned > this.#prunedSaid) throw new Fault('deleted', this.#prunedSaid, `contents before ${pruned} are gone, and no entry says that they were pruned`)
+    return { ok: true, size: this.size, root: this.#roots.root().toString('base64'), checkpoints: count, pruned }
   }
 
   #takeEntry ({ seq, leaf }: EntryRecord): void {
     const [first] = this.#lying
-    if (first !== undefined && Math.floor(seq / TILE) > Math.floor(first.seq / TILE)) this.#settle()
-    const { seq: own = null, type, data } = parsed(leaf)
-    const pruned = type === 'audit.prune' && typeof data?.before === 'number' ? data.before : 0
-    this.#lying.push({ seq, own: typeof own === 'number' ? own : null, hash: leafHash(leaf), pruned })
+    if (first !== undefined && (tileOf(seq) > tileOf(first.seq) || this.#lying.length === MOST)) this.#settle()
+    this.#lying.push({ seq, hash: leafHash(leaf), ...parsed(leaf) })
   }
 
   /** Compares what is here with what was stored of it; where only hashes are here, contents were dropped, or are not to be looked at. */
   #takeHashes ({ from, hashes }: HashesRecord): void {
-    if (hashes.length % HASH > 0) throw new Fault('unreadable', from, 'hashes are of 32 bytes')
-    const stored = Array.from({ length: hashes.length / HASH }, (_, index) => hashes.subarray(index * HASH, (index + 1) * HASH))
-    const here = new Map(this.#lying.map(lying => [lying.seq, lying]))
-    const hashAt = (seq: number): Uint8Array | undefined => here.get(seq)?.hash ?? this.#roots.hashAt(seq)
-    for (const [index, hash] of stored.entries()) {
-      const seq = from + index
-      const known = hashAt(seq)
-      if (known === undefined) this.#takeHash(seq, hash)
-      else if (Buffer.compare(known, hash) !== 0) throw this.#differing(seq, { from, stored, hashAt })
+    if (!Number.isSafeInteger(from) || from < 0 || hashes.length % HASH > 0) throw new Fault('unreadable', null, 'hashes are of 32 bytes each, and from an entry on')
+    const here = new Map(this.#lying.toReversed().map(lying => [lying.seq, lying])) // of two the first
+    const end = from + hashes.length / HASH
+    for (let seq = from; seq < end; seq++) {
+      const stored = hashes.subarray((seq - from) * HASH, (seq - from + 1) * HASH)
+      const lying = here.get(seq)
+      const known = lying?.hash ?? this.#roots.hashAt(seq)
+      if (known === undefined) this.#takeBare(seq, stored)
+      else if (Buffer.compare(known, stored) !== 0) {
+        // Another entry, and not this one altered, or out of order before it: what follows tells what was done.
+        const misplaced = lying !== undefined && (this.#lying[seq - this.size] !== lying || this.#isAnother(lying, from, hashes))
+        if (misplaced) return this.#settle()
+        throw this.#edited(seq, stored)
+      }
     }
+    if (from <= this.#recorded) this.#recorded = Math.max(this.#recorded, end)
     this.#settle()
-    if (from <= this.#hashedTo) this.#hashedTo = Math.max(this.#hashedTo, from + stored.length)
   }
 
-  /** Only its hash is there. */
-  #takeHash (seq: number, hash: Uint8Array): void {
-    const skipped = seq < (this.#options.since ?? 0)
-    if (seq !== this.size || !(skipped || seq === this.#pruned)) throw new Fault('deleted', seq, `entry ${seq} is not there`)
-    if (!skipped) this.#pruned = seq + 1
-    else if (this.#pruned === seq) this.#pruned = 0
+  /** Only its hash is there: right from the first entry to where contents were pruned, or from where they are to be looked at. */
+  #takeBare (seq: number, hash: Uint8Array): void {
+    if (seq < this.size) throw new Fault('unreadable', seq, `hashes of ${seq} come too late`)
+    if (seq !== this.size || seq !== this.#bare) {
+      this.#settle()
+      throw new Fault('deleted', this.size, `entry ${this.size} is not there`)
+    }
+    this.#bare++
     this.#append(hash)
   }
 
-  #differing (seq: number, { from, stored, hashAt }: { from: number, stored: readonly Uint8Array[], hashAt: (seq: number) => Uint8Array | undefined }): Fault {
-    const isStoredAt = (hash: Uint8Array | undefined, place: number): boolean => hash !== undefined && stored[place - from] !== undefined && Buffer.compare(hash, stored[place - from] as Uint8Array) === 0
-    const elsewhere = stored.findIndex((_, index) => index + from !== seq && isStoredAt(hashAt(seq), from + index))
-    if (elsewhere >= 0 && isStoredAt(hashAt(from + elsewhere), seq)) return new Fault('swapped', seq, `entries ${seq} and ${from + elsewhere} have changed places`)
-    if (isStoredAt(hashAt(seq + 1), seq)) return new Fault('inserted', seq, `entry ${seq} was put in, and those after it moved`)
-    if (isStoredAt(hashAt(seq), seq + 1)) return new Fault('deleted', seq, `entry ${seq} is not there, and those after it moved`)
-    return new Fault('edited', seq, `entry ${seq} is not what was recorded`)
+  #isAnother ({ seq, own, hash }: Lying, from: number, hashes: Uint8Array): boolean {
+    if (own === undefined || own === seq) return false
+    const place = (own - from) * HASH
+    const stored = place >= 0 && place < hashes.length ? hashes.subarray(place, place + HASH) : this.#roots.hashAt(own)
+    return stored === undefined || hash.equals(stored)
   }
 
-  /** Appends what lies here, if it lies in order. */
-  #settle (): void {
+  #edited (seq: number, stored: Uint8Array): Fault {
+    const moved = this.#lying.some(lying => (lying.seq === seq || lying.seq === seq + 1) && lying.hash.equals(stored))
+    return moved ? new Fault('inserted', seq, `entry ${seq} was put in`) : new Fault('edited', seq, `entry ${seq} is not what was recorded`)
+  }
+
+  /** Appends what lies here, as far as it lies in order. @param ended nothing comes after it that could tell more */
+  #settle (ended = false): void {
     const lying = this.#lying
-    this.#lying = []
-    for (const [index, { seq, own, hash, pruned }] of lying.entries()) {
-      const next = this.size
-      if (own === null) throw new Fault('unreadable', seq, `entry ${seq} is no entry`)
-      if (seq < next) throw new Fault('inserted', seq, `entry ${seq} is there twice`)
-      if (seq > next) {
-        const later = lying.slice(index).some(other => other.seq === next)
-        throw later ? new Fault('swapped', next, `entry ${next} comes after ${seq}`) : new Fault('deleted', next, `entry ${next} is not there`)
+    let place = 0
+    for (; place < lying.length; place++) {
+      const entry = lying[place] as Lying // within its length
+      if (entry.seq !== this.size || entry.own !== entry.seq) {
+        if (!ended && lying.length - place < TELLING) break
+        throw this.#outOfPlace(entry, lying[place + 1], lying[place + 2])
       }
-      if (own !== seq) throw this.#misplaced(seq, own, lying[index + 1]?.own)
-      this.#prunedSaid = Math.max(this.#prunedSaid, pruned)
-      this.#append(hash)
+      // Before a checkpoint is compared with the one that may be forged.
+      if (lying[place + 1]?.seq === entry.seq) throw new Fault('inserted', entry.seq, `entry ${entry.seq} is there twice`)
+      this.#prunedSaid = Math.max(this.#prunedSaid, entry.pruned)
+      this.#append(entry.hash)
     }
+    this.#lying = lying.slice(place)
   }
 
-  #misplaced (seq: number, own: number, nextOwn: number | null | undefined): Fault {
-    if (own < seq) return new Fault('inserted', seq, `where entry ${seq} should be lies ${own}`)
-    if (own === seq + 1 && nextOwn !== seq) return new Fault('deleted', seq, `entry ${seq} is not there: where it should be lies ${own}`)
-    return new Fault('swapped', seq, `where entry ${seq} should be lies ${own}`)
+  #outOfPlace ({ seq, own }: Lying, then: Lying | undefined, after: Lying | undefined): Fault {
+    const expected = this.size
+    if (own === undefined) return new Fault('unreadable', seq, `entry ${seq} is no entry`)
+    // Where the places are those that are expected, the entries themselves say which they are.
+    const what = seq === expected ? displaced(expected, own, then?.own, after?.own) : displaced(expected, seq, then?.seq, after?.seq)
+    return new Fault(what, expected, `where entry ${expected} should be lies ${seq === expected ? own : seq}`)
   }
 
   #append (hash: Uint8Array): void {
     this.#roots.append(hash)
-    const { size } = this
-    const expected = this.#expected.get(size)
-    if (expected === undefined) return
-    this.#expected.delete(size)
-    for (const each of expected) this.#compare(size, each)
-  }
-
-  #compare (size: number, { root, outside }: Expected): void {
-    const own = this.#roots.rootAt(size)
-    if (own === null) throw new Fault('unreadable', size, `the checkpoint of size ${size} comes too late`)
-    if (own.equals(root)) {
-      this.#checkpoints++
-      this.#agreed = Math.max(this.#agreed, size)
-      return
-    }
-    const range = `something from ${this.#agreed} to ${size - 1} is not what was signed`
-    if (!outside && this.#hashedTo < size) throw new Fault('edited', this.#agreed, range)
-    throw new Fault('forked', this.#agreed, `${range}: the log was written anew`)
+    this.#checkpoints.reached(this.size, this.#recorded)
   }
 }
 
-interface Parsed {
+function tileOf (seq: number): number {
+  return Math.floor(seq / TILE)
+}
+
+interface Leaf {
   seq?: unknown
   type?: unknown
+  outcome?: unknown
   data?: { before?: unknown } | null
 }
 
-function parsed (leaf: string): Parsed {
+function parsed (leaf: string): Pick<Lying, 'own' | 'pruned'> {
+  const { seq, type, outcome, data } = parsedLeaf(leaf)
+  const own = isSeq(seq) ? seq : undefined
+  const before = type === 'audit.prune' && outcome === 'success' ? data?.before : undefined
+  // Only what was before it can have been pruned.
+  return { own, pruned: own !== undefined && isSeq(before) && before <= own ? before : 0 }
+}
+
+function parsedLeaf (leaf: string): Leaf {
   try {
-    const value: unknown = JSON.parse(leaf)
+    // Text that is not well-formed has the hash of another one.
+    const value: unknown = leaf.isWellFormed() ? JSON.parse(leaf) : null
     return typeof value === 'object' && value !== null ? value : {}
   } catch {
     return {}
   }
+}
+
+function isSeq (value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0
 }

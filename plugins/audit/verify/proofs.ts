@@ -1,5 +1,8 @@
 import { HASH, nodeHash } from './merkle.ts'
 
+/** Hashes of a proof. */
+const LONGEST = 54
+
 export interface Inclusion {
   /** of the leaf, from 0 */
   index: number
@@ -23,7 +26,7 @@ export interface Consistency {
 
 /** Whether a leaf is in a tree: RFC 9162 §2.1.3.2. Nothing that is passed in makes it throw. */
 export function verifyInclusion ({ index, size, leafHash, proof, root }: Inclusion): boolean {
-  if (!isSize(index) || !isSize(size) || index >= size || ![leafHash, root, ...proof].every(isHash)) return false
+  if (!isSize(index) || !isSize(size) || index >= size || ![leafHash, root].every(isHash) || !isPath(proof)) return false
   let [node, last, hash] = [index, size - 1, leafHash]
   for (const sibling of proof) {
     if (last === 0) return false
@@ -41,7 +44,7 @@ export function verifyInclusion ({ index, size, leafHash, proof, root }: Inclusi
 
 /** Whether a tree begins with a smaller one: RFC 9162 §2.1.4.2. The tree without leaves proves nothing. Nothing that is passed in makes it throw. */
 export function verifyConsistency ({ from, to, proof, fromRoot, toRoot }: Consistency): boolean {
-  if (!isSize(from) || !isSize(to) || from < 1 || from > to || ![fromRoot, toRoot, ...proof].every(isHash)) return false
+  if (!isSize(from) || !isSize(to) || from < 1 || from > to || ![fromRoot, toRoot].every(isHash) || !isPath(proof)) return false
   if (from === to) return proof.length === 0 && isSame(fromRoot, toRoot)
   const path = isPowerOfTwo(from) ? [fromRoot, ...proof] : [...proof]
   const [first] = path
@@ -64,6 +67,11 @@ export function verifyConsistency ({ from, to, proof, fromRoot, toRoot }: Consis
   return last === 0 && isSame(smaller, fromRoot) && isSame(larger, toRoot)
 }
 
+/** A tree has fewer than 2^53 leaves, and a proof of consistency one hash more than levels. */
+function isPath (value: unknown): value is readonly Uint8Array[] {
+  return Array.isArray(value) && value.length <= LONGEST && value.every(isHash)
+}
+
 function isSize (value: unknown): value is number {
   return Number.isSafeInteger(value) && Number(value) >= 0
 }
@@ -77,7 +85,7 @@ function isSame (a: Uint8Array, b: Uint8Array): boolean {
 }
 
 function isPowerOfTwo (number: number): boolean {
-  return Number.isInteger(Math.log2(number))
+  return 2 ** Math.round(Math.log2(number)) === number
 }
 
 function half (number: number): number {

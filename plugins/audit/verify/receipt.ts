@@ -18,13 +18,19 @@ export interface Receipt {
 }
 
 export type ReceiptVerdict =
-  | { ok: true, entry: Readonly<Record<string, unknown>>, checkpoint: CheckpointBody }
+  | { ok: true, entry: Readonly<Record<string, unknown>>, /** What the entry says: RFC 3339. */ at: string, checkpoint: CheckpointBody }
   | { ok: false, reason: string }
+
+/** Levels of a tree. */
+const MOST = 53
+/** 32 bytes as base64 */
+const HASH64 = /^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/
 
 /**
  * Checks a receipt of whatever origin.
  *
  * @param options `vkeys`: public keys of the log that are trusted; `origin`: which log it has to be
+ * @throws {TypeError} where one of `vkeys` is none
  * @example
  * const verdict = verifyReceipt(JSON.parse(text), { vkeys: ['example.com/audit+1a2b3c4d+AV…'] })
  */
@@ -41,14 +47,16 @@ export function verifyReceipt (receipt: unknown, { vkeys, origin }: { vkeys: rea
   const path = proof.map(hash => Buffer.from(hash, 'base64'))
   if (!verifyInclusion({ index, size, leafHash: leafHash(entry), proof: path, root: signed.root })) return wrong('the entry is not in the log that the checkpoint signs')
   const leaf = parsed(entry)
-  return leaf?.['seq'] === index ? { ok: true, entry: leaf, checkpoint: signed } : wrong('the entry is of another place')
+  if (leaf?.['seq'] !== index || typeof leaf['at'] !== 'string') return wrong('the entry is none, or of another place')
+  return { ok: true, entry: leaf, at: leaf['at'], checkpoint: { origin: signed.origin, size, root: signed.root } }
 }
 
 function isReceipt (value: unknown): value is Receipt {
   if (typeof value !== 'object' || value === null) return false
   const { version, entry, index, size, proof, checkpoint } = value as Partial<Record<keyof Receipt, unknown>> // each is checked
-  return version === 1 && typeof entry === 'string' && typeof index === 'number' && typeof size === 'number' && typeof checkpoint === 'string' &&
-    Array.isArray(proof) && proof.length <= 64 && proof.every(hash => typeof hash === 'string')
+  // Text that is not well-formed has the hash of another one.
+  return version === 1 && typeof entry === 'string' && entry.isWellFormed() && typeof index === 'number' && typeof size === 'number' && typeof checkpoint === 'string' &&
+    Array.isArray(proof) && proof.length <= MOST && proof.every(hash => typeof hash === 'string' && HASH64.test(hash))
 }
 
 function parsed (entry: string): Record<string, unknown> | null {

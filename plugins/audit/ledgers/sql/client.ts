@@ -15,6 +15,8 @@ export interface PoolLike {
 interface PoolClientLike {
   query (query: string | { text: string, values: unknown[], name?: string }): Promise<Result | Result[]>
   release (error?: Error | boolean): void
+  on (event: 'error', listener: () => void): unknown
+  off (event: 'error', listener: () => void): unknown
 }
 
 /** What is needed of a PGlite database. */
@@ -34,9 +36,9 @@ export interface Connection {
   query (text: string, values?: unknown[], name?: string): Promise<Row[]>
 }
 
-/** A way to a database: PostgreSQL by a pool, or PGlite. */
+/** A way to a database: PostgreSQL by a pool, or PGlite. What a signal ends is not begun, or not finished, any more. */
 export interface Database {
-  query (text: string, values?: unknown[]): Promise<Row[]>
+  query (text: string, values: unknown[] | undefined, signal: AbortSignal): Promise<Row[]>
   /**
    * Runs work in a transaction; what it throws undoes it.
    *
@@ -50,29 +52,36 @@ export function databaseOf (client: PoolLike | PGliteLike): Database {
 }
 
 function pool (pool: PoolLike): Database {
-  /** @param signal cuts it off: a connection that may still be at it is closed, and never used again */
-  async function connected<T> (work: (connection: Connection) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  async function connected<T> (work: (connection: Connection) => Promise<T>, signal: AbortSignal): Promise<T> {
     const client = await answered(pool.connect())
+    // What the server says while no query waits for it, such as that it ends the connection: the next query fails.
+    client.on('error', ignore)
     let released = false
-    const release = (broken: boolean) => (): void => {
-      if (!released) client.release(broken)
+    const release = (broken: boolean): void => {
+      if (released) return
       released = true
+      signal.removeEventListener('abort', cut)
+      if (!broken) client.off('error', ignore)
+      client.release(broken)
     }
-    signal?.addEventListener('abort', release(true), { once: true })
+    const cut = (): void => release(true)
+    signal.addEventListener('abort', cut)
     try {
+      if (signal.aborted) release(false)
+      signal.throwIfAborted()
       const result = await work({ query: async (text, values, name) => rowsOf(await answered(client.query(values === undefined ? text : { text, values, ...name !== undefined && { name } }))) })
-      release(false)()
+      release(false)
       return result
     } finally {
-      // In the middle of something.
-      release(true)()
+      // In the middle of something: it is closed, and never used again.
+      release(true)
     }
   }
 
   return {
-    query: async (text, values = []) => await connected(async connection => await connection.query(text, values)),
+    query: async (text, values = [], signal) => await connected(async connection => await connection.query(text, values), signal),
     transaction: async (settings, work, signal) => await connected(async connection => {
-      await connection.query(`begin; ${settings}`)
+      await connection.query(`begin isolation level read committed; ${settings}`)
       const result = await work(connection)
       await connection.query('commit')
       return result
@@ -83,16 +92,18 @@ function pool (pool: PoolLike): Database {
 function pglite (database: PGliteLike): Database {
   return {
     query: async (text, values) => (await answered(database.query(text, values))).rows,
-    transaction: async (_settings, work) => {
+    transaction: async (_settings, work, signal) => {
       const thrown: unknown[] = []
       const results: Array<Awaited<ReturnType<typeof work>>> = []
       try {
         await database.transaction(async tx => {
           const connection = { query: async (text: string, values?: unknown[]) => (await answered(tx.query(text, values))).rows }
-          results.push(await work(connection).catch(error => {
+          try {
+            results.push(await unlessAborted(signal, async () => await work(connection)))
+          } catch (error) {
             thrown.push(error)
             throw error
-          }))
+          }
         })
       } catch (error) {
         throw thrown.length > 0 ? thrown[0] : unavailable(error)
@@ -101,6 +112,17 @@ function pglite (database: PGliteLike): Database {
     }
   }
 }
+
+/** Work that takes too long is left to itself. */
+async function unlessAborted<T> (signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  signal.throwIfAborted()
+  return await new Promise((resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+    work().then(resolve, reject)
+  })
+}
+
+function ignore (): void {}
 
 async function answered<T> (work: Promise<T>): Promise<T> {
   return await work.catch(error => { throw unavailable(error) })
@@ -113,6 +135,7 @@ function unavailable (error: unknown): Error {
   return new LedgerUnavailable(`the database says ${String(code === '' ? cause.message : code)}`, { cause })
 }
 
+/** Several statements, which set something up, give none. */
 function rowsOf (result: Result | Result[]): Row[] {
-  return Array.isArray(result) ? result.at(-1)?.rows ?? [] : result.rows
+  return Array.isArray(result) ? [] : result.rows
 }
