@@ -77,8 +77,8 @@ export function actorOf ({ auth, ip, headers: { 'user-agent': userAgent } }: Fas
 
 /** The code of an error: its message may quote what a caller sent. */
 export function reasonOf (error: unknown): string {
-  if (!(error instanceof Error)) return 'unknown'
-  return 'code' in error && typeof error.code === 'string' ? error.code : error.name
+  const { code, name } = Object(error) as { code?: unknown, name?: unknown } // whatever was thrown
+  return typeof code === 'string' ? code : String(name)
 }
 
 function intentOf (change: Change, context: HookContext): AuditEvent {
