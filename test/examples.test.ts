@@ -353,3 +353,25 @@ t.test('live-connection', async t => {
   t.match(await more.text(), /event: signed-out\ndata: password_changed\n\n$/)
   t.equal((await open(token)).status, 401)
 })
+
+t.test('audit', async t => {
+  const { app } = await example(t, () => import('../examples/audit.ts'))
+  const { port } = app.server.address() as { port: number } // it listens
+  const signIn = async () => (await app.inject({ method: 'POST', url: '/login' })).json<{ token: string, session: { id: string } }>()
+  const [auditor, { token, session }] = [await signIn(), await signIn()]
+  t.equal((await app.inject({ method: 'POST', url: '/mail', headers: bearer(token) })).body, 'changed')
+
+  const { follow } = await import('../examples/auditor.ts')
+  const following = follow({ url: `http://127.0.0.1:${port}/audit`, token: auditor.token, vkeys: app.audit.vkeys, every: 1 })
+  const { value: before } = await following.next()
+  await app.inject({ method: 'POST', url: '/logout', headers: bearer(token) })
+  const { value: after } = await following.next()
+  t.ok((after?.size ?? 0) > (before?.size ?? 0))
+  await t.rejects(follow({ url: `http://127.0.0.1:${port}/audit`, token: auditor.token, vkeys: [], every: 1 }).next(), { message: /not signed by a trusted key/ })
+  await t.rejects(follow({ url: `http://127.0.0.1:${port}/audit`, token: 'none', vkeys: [], every: 1 }).next(), { message: '/checkpoint was answered by 401' })
+
+  const { body: receipt } = await app.inject({ url: `/audit/receipts/${session.id}`, headers: bearer(auditor.token) })
+  const verify = async (payload: string) => (await app.inject({ method: 'POST', url: '/verify', payload, headers: { 'content-type': 'application/json' } })).json<object>()
+  t.match(await verify(receipt), { ok: true, entry: { type: 'session.end', reason: 'revoked' } })
+  t.match(await verify(receipt.replace('revoked', 'expired')), { ok: false })
+})
