@@ -74,9 +74,9 @@ export class Batch {
   }
 }
 
-function entryAt (seq: number, { parts: [first, last], index }: SealedEntry): StoredEntry {
+function entryAt (seq: number, { parts: [first, last], entry }: SealedEntry): StoredEntry {
   const leaf = `${first}${seq}${last}`
-  return { ...index, seq, leaf, hash: leafHash(leaf) }
+  return Object.assign(entry, { seq, leaf, hash: leafHash(leaf) })
 }
 
 function headAfter ({ erasures }: Head, { appender, frontier }: ReturnType<TreeAppender['append']>, { destroyed = [] }: Deed): Head {

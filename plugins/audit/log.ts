@@ -87,12 +87,7 @@ export class AuditLog {
       return Promise.reject(new LedgerUnavailable(closed ? 'it is closed' : `${this.#waiting.size} entries wait`))
     }
     return new Promise((resolve, reject) => {
-      const settled = <T>(tell: (value: T) => void) => (value: T): void => {
-        this.#waiting.delete(waiting)
-        this.#impatient.delete(waiting)
-        tell(value)
-      }
-      const waiting: Waiting = { draft, due: patient ? Infinity : performance.now() + this.#options.timeout, done: settled(resolve), giveUp: settled(reject) }
+      const waiting: Waiting = { draft, due: patient ? Infinity : performance.now() + this.#options.timeout, done: resolve, giveUp: reject }
       this.#waiting.add(waiting)
       if (!patient) this.#impatient.add(waiting)
       this.#timer ??= setTimeout(() => this.#giveUpLate(), this.#options.timeout)
@@ -122,20 +117,29 @@ export class AuditLog {
     clearTimeout(this.#timer)
     this.#closing.abort()
     const left = [...this.#waiting]
-    for (const { giveUp } of left) giveUp(new LedgerUnavailable('it is closed'))
+    for (const waiting of left) {
+      this.#settle(waiting)
+      waiting.giveUp(new LedgerUnavailable('it is closed'))
+    }
     return left.length
   }
 
   #giveUpLate (): void {
     const now = performance.now()
     this.#timer = undefined
-    for (const { due, giveUp } of this.#impatient) {
-      if (due > now) {
-        this.#timer = setTimeout(() => this.#giveUpLate(), Math.ceil(due - now))
+    for (const waiting of this.#impatient) {
+      if (waiting.due > now) {
+        this.#timer = setTimeout(() => this.#giveUpLate(), Math.ceil(waiting.due - now))
         return
       }
-      giveUp(new LedgerUnavailable(`it did not answer within ${this.#options.timeout} ms`))
+      this.#settle(waiting)
+      waiting.giveUp(new LedgerUnavailable(`it did not answer within ${this.#options.timeout} ms`))
     }
+  }
+
+  #settle (waiting: Waiting): void {
+    this.#waiting.delete(waiting)
+    this.#impatient.delete(waiting)
   }
 
   async #prepare (group: readonly Waiting[]): Promise<Prepared> {
@@ -155,7 +159,10 @@ export class AuditLog {
       const size = this.#size
       try {
         const entries = await this.#append(batch ?? await this.#sealed(left), since, {}, sent)
-        for (const [index, entry] of entries.entries()) left[index]?.done(entry)
+        for (const [index, waiting] of left.entries()) {
+          this.#settle(waiting)
+          waiting.done(entries[index] as StoredEntry) // one for each
+        }
         return
       } catch (error) {
         this.#options.failed(error)

@@ -1,14 +1,17 @@
 import { indexOf, leafParts, type Draft, type Holder, type Leaf, type SealedBox } from '../entry.ts'
-import type { EntryIndex } from '../ledger.ts'
+import type { StoredEntry } from '../ledger.ts'
 import type { OwnerKey } from './keys.ts'
 import { open, seal } from './seal.ts'
+
+const NONE = new Uint8Array()
 
 /** An entry but for its place: what it tells of persons is sealed. */
 export interface SealedEntry {
   readonly id: string
   /** What stands before and after `seq`. */
   readonly parts: readonly [string, string]
-  readonly index: EntryIndex
+  /** As it is stored, once it has its place. */
+  readonly entry: StoredEntry
 }
 
 /** Whose keys an entry takes. */
@@ -24,7 +27,7 @@ export function sealDraft (draft: Draft, keyOf: (holder: Holder) => OwnerKey, go
     return { box: seal(key, JSON.stringify(fields), boundTo(id, owner)), fields: Object.keys(fields), key: commitment, owner }
   })
   const names = { actor: actor && keyOf(actor).owner, subject: subject && keyOf(subject).owner, sealed }
-  return { id, parts: leafParts(draft, names), index: indexOf(draft, names) }
+  return { id, parts: leafParts(draft, names), entry: { ...indexOf(draft, names), seq: -1, leaf: '', hash: NONE } }
 }
 
 /** Those whose keys open something in some leaves, or name somebody. */
