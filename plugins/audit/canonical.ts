@@ -61,7 +61,7 @@ function plainObject (value: object, depth: number, room: { left: number }): Jso
   try {
     const given: unknown = 'toJSON' in value && typeof value.toJSON === 'function' ? value.toJSON() : value
     if (typeof given !== 'object' || given === null) return plainOf(given, depth + 1, room)
-    if (Array.isArray(given)) return given.slice(0, LONGEST).map(item => plainOf(item, depth + 1, room))
+    if (Array.isArray(given)) return Array.from(given.slice(0, LONGEST), item => plainOf(item, depth + 1, room)) // holes included
     const entries = Object.entries(given).slice(0, LONGEST).filter(([, item]) => item !== undefined && typeof item !== 'function')
     return Object.fromEntries(entries.map(([key, item]) => [roomFor(plainText(key), room), plainOf(item, depth + 1, room)]))
   } catch {

@@ -54,6 +54,7 @@ export class AuditLog {
   /** Entries that the log has at least. */
   #size = 0
   #tree: TreeAppender | null = null
+  #appending: Promise<unknown> = Promise.resolve()
   #refused = 0
 
   constructor (ledger: Ledger, keys: HolderKeys, options: LogOptions) {
@@ -113,7 +114,7 @@ export class AuditLog {
    * @returns how many that were
    */
   async close (): Promise<number> {
-    await Promise.race([this.#groups.flush(), pause(this.#options.timeout, undefined, { signal: this.#closing.signal, ref: false }).catch(() => {})])
+    await Promise.race([this.#groups.flush(), pause(this.#options.timeout, undefined, { signal: this.#closing.signal }).catch(() => {})])
     clearTimeout(this.#timer)
     this.#closing.abort()
     const left = [...this.#waiting]
@@ -175,8 +176,14 @@ export class AuditLog {
     }
   }
 
-  /** @returns the entries, in the order of the batch */
-  async #append (batch: Batch, since: number | null, deed: Deed, sent = (): void => {}): Promise<readonly StoredEntry[]> {
+  /** One after the other, so that what was stored is told in order. @returns the entries, in the order of the batch */
+  #append (batch: Batch, since: number | null, deed: Deed, sent?: () => void): Promise<readonly StoredEntry[]> {
+    const appending = this.#appending.then(async () => await this.#appendNow(batch, since, deed, sent))
+    this.#appending = appending.catch(() => {})
+    return appending
+  }
+
+  async #appendNow (batch: Batch, since: number | null, deed: Deed, sent = (): void => {}): Promise<readonly StoredEntry[]> {
     const appended = await this.#ledger.append(async turn => {
       setImmediate(sent)
       return await batch.plan(turn, since, this.#tree, deed)

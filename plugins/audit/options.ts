@@ -8,6 +8,7 @@ import type { Gathering } from './gathering.ts'
 import type { Ledger } from './ledger.ts'
 import { signingKeyOf } from './signing.ts'
 import type { Sink } from './sinks/sink.ts'
+import { parseVkey } from './verify/index.ts'
 
 /** How the plugin is registered. Durations are milliseconds, or text such as `'5s'`. */
 export interface AuditPluginOptions {
@@ -43,10 +44,12 @@ export interface AuditPluginOptions {
 const duration = (ms: number) => Type.Unsafe<Duration>({ ...DurationSchema, default: ms })
 const having = (names: readonly string[], errorMessage: string) => Type.Object(Object.fromEntries(names.map(name => [name, Type.Any({ errorMessage })])), { additionalProperties: true, errorMessage })
 const text = 'text of at least 32 bytes'
+const vkey = 'a public key, as audit.vkeys gives them'
 
+// Lists have no default here: what is given in place of one would be laid over it, and vanish.
 const Options = Type.Object({
   ledger: Type.Optional(Type.Unsafe<Ledger>(having(['append', 'entries', 'find', 'tiles'], 'what a ledger has, such as sqlLedger(pool)'))),
-  copies: Type.Unsafe<readonly Sink[]>(Type.Array(having(['name', 'write', 'close'], 'what a sink has, such as fileSink(path)'), { default: [], errorMessage: 'a list of sinks, such as fileSink(path)' })),
+  copies: Type.Optional(Type.Unsafe<readonly Sink[]>(Type.Array(having(['name', 'write', 'close'], 'what a sink has, such as fileSink(path)'), { errorMessage: 'a list of sinks, such as fileSink(path)' }))),
   guarantee: Type.Unsafe<'required' | 'best-effort'>(Type.Union([Type.Literal('required'), Type.Literal('best-effort')], { default: 'required', errorMessage: '"required" or "best-effort"' })),
   gather: Type.Object({
     time: duration(10),
@@ -55,15 +58,15 @@ const Options = Type.Object({
   maxQueue: Type.Integer({ minimum: 1, maximum: 1_000_000, default: 50_000, errorMessage: 'a whole number from 1 to 1000000' }),
   timeout: duration(5000),
   origin: Type.String({ pattern: '^[!-*,-~]{1,200}$', default: 'fastify-token-registry/audit', errorMessage: '1 to 200 visible ASCII characters, without spaces and +' }),
-  signingKeys: Type.Array(Type.String(), { maxItems: 8, default: [], errorMessage: 'a list of Ed25519 private keys in PEM' }),
-  formerKeys: Type.Array(Type.String(), { maxItems: 64, default: [], errorMessage: 'a list of public keys, as audit.vkeys gives them' }),
-  masterKeys: Type.Array(Type.String({ errorMessage: text }), { maxItems: 16, default: [], errorMessage: `a list of secrets, each ${text}` }),
+  signingKeys: Type.Optional(Type.Array(Type.String({ errorMessage: 'an Ed25519 private key in PEM' }), { maxItems: 8, errorMessage: 'a list of Ed25519 private keys in PEM' })),
+  formerKeys: Type.Optional(Type.Array(Type.String({ errorMessage: vkey }), { maxItems: 64, errorMessage: 'a list of public keys, as audit.vkeys gives them' })),
+  masterKeys: Type.Optional(Type.Array(Type.String({ errorMessage: text }), { maxItems: 16, errorMessage: `a list of secrets, each ${text}` })),
   checkpointInterval: duration(1000),
-  anchors: Type.Unsafe<readonly Anchor[]>(Type.Array(Type.Function([], Type.Unknown()), { default: [], errorMessage: 'a list of functions, such as fileAnchor(path)' }))
+  anchors: Type.Optional(Type.Unsafe<readonly Anchor[]>(Type.Array(Type.Function([], Type.Unknown(), { errorMessage: 'a function, such as fileAnchor(path)' }), { errorMessage: 'a list of functions, such as fileAnchor(path)' })))
 }, { additionalProperties: false })
 
 /** Options as they are used: complete, checked, durations in ms. */
-export interface ResolvedOptions extends Pick<Static<typeof Options>, 'ledger' | 'copies' | 'guarantee' | 'maxQueue' | 'origin' | 'formerKeys' | 'anchors'> {
+export interface ResolvedOptions extends Pick<Static<typeof Options>, 'ledger' | 'guarantee' | 'maxQueue' | 'origin'>, Required<Pick<AuditPluginOptions, 'copies' | 'formerKeys' | 'anchors'>> {
   gather: Gathering
   timeout: number
   checkpointInterval: number
@@ -76,9 +79,14 @@ export function resolveOptions (given: AuditPluginOptions): ResolvedOptions {
   const options = Value.Default(Options, { ...given })
   const fault = faultOf(Options, options, '')
   if (fault !== null) throw new OptionFault(fault)
-  const { gather, timeout, checkpointInterval, signingKeys, masterKeys, ...rest } = options as Static<typeof Options> // no fault was found with it
+  const { gather, timeout, checkpointInterval, copies = [], signingKeys = [], formerKeys = [], masterKeys = [], anchors = [], ...rest } = options as Static<typeof Options> // no fault was found with it
+  const wrong = formerKeys.findIndex(key => parseVkey(key) === null)
+  if (wrong >= 0) throw new OptionFault(`formerKeys.${wrong} is no public key: it may be ${vkey}`)
   const resolved = {
     ...rest,
+    copies,
+    formerKeys,
+    anchors,
     gather: { time: milliseconds(gather.time), entries: gather.entries },
     timeout: within('timeout', milliseconds(timeout), 1, 3_600_000),
     checkpointInterval: within('checkpointInterval', milliseconds(checkpointInterval), 1, 86_400_000),

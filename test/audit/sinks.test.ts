@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { appendFile, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { appendFile, mkdtemp, open, readdir, readFile, rm, stat, writeFile, type FileHandle } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -8,12 +8,118 @@ import { Copies } from '../../plugins/audit/sinks/copies.ts'
 import { recordsOf, verifyLog } from '../../plugins/audit/verify/index.ts'
 import { audited } from '../support/audited.ts'
 import { deferred } from '../support/deferred.ts'
+import { entryOf } from './support/entry.ts'
 
 async function directory (t: Test): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'audit-'))
   t.teardown(() => rm(path, { recursive: true, force: true }))
   return path
 }
+
+/** What is copied to a sink, and what it has made of it. */
+interface Rig {
+  sink: Sink
+  /** What it has, in order. */
+  taken: () => Promise<Array<{ seq: number, type: string }>>
+  /** Makes it fail until the function it returns is called. */
+  breaks: () => Promise<() => Promise<void>>
+}
+
+function sinkContract (t: Test, rig: (t: Test) => Promise<Rig>): void {
+  t.test('it has each entry once, in order, however they are grouped', async t => {
+    const { sink, taken } = await rig(t)
+    const { stored } = await entries(t, 60)
+    await sink.write([])
+    for (const [from, to] of [[0, 1], [1, 40], [30, 50], [0, 60], [59, 60]]) await sink.write(stored.slice(from, to))
+    await sink.close()
+    t.same((await taken()).map(({ seq }) => seq), stored.map(({ seq }) => seq))
+    t.match(sink.name, /^[a-z]+$/)
+  })
+
+  t.test('writes that overlap are done one after the other', async t => {
+    const { sink, taken } = await rig(t)
+    const { stored } = await entries(t, 60)
+    await Promise.all([sink.write(stored.slice(0, 30)), sink.write(stored.slice(0, 30)), sink.write(stored.slice(30)), sink.close()])
+    await sink.close()
+    t.same((await taken()).map(({ seq }) => seq), stored.map(({ seq }) => seq))
+  })
+
+  t.test('a group that was rejected comes again, and is there once', async t => {
+    const { sink, taken, breaks } = await rig(t)
+    const { stored } = await entries(t, 60)
+    await sink.write(stored.slice(0, 10))
+    const mend = await breaks()
+    await t.rejects(sink.write(stored.slice(10, 50)))
+    await t.rejects(sink.write(stored.slice(10, 50)))
+    await mend()
+    await sink.write(stored.slice(10, 50))
+    await sink.write(stored.slice(50))
+    await sink.close()
+    t.same((await taken()).map(({ seq }) => seq), stored.map(({ seq }) => seq))
+  })
+
+  t.test('entries may hold anything', async t => {
+    const { sink, taken } = await rig(t)
+    const stored = ['\u2028\u2029\u0085', '\u001b[31m\r\n', '"\\', '{"actor"', '\n{"actor"', '\u{1f600}', 'x'.repeat(2 ** 20), '{"hashes":{"from":0,"sha256":""}}', 'x'.repeat(3 * 2 ** 20)].map((type, seq) => entryOf(seq, type))
+    for (const entry of stored) await sink.write([entry])
+    await sink.close()
+    t.same(await taken(), stored.map(({ seq, type }) => ({ seq, type })))
+  })
+
+  t.test('it is closed as often as one likes, written or not', async t => {
+    const { sink, taken } = await rig(t)
+    await sink.close()
+    await sink.close()
+    t.same(await taken(), [])
+  })
+}
+
+type FileMethod = 'datasync' | 'read' | 'truncate' | 'write'
+
+/** Replaces what open files do. @returns puts it back */
+async function fileHandles (method: FileMethod, instead: (this: FileHandle, own: FileHandle[FileMethod], ...args: unknown[]) => Promise<unknown>): Promise<() => void> {
+  const file = await open(import.meta.filename)
+  const handles = Object.getPrototypeOf(file) as Record<FileMethod, FileHandle[FileMethod]>
+  await file.close()
+  const own = handles[method]
+  handles[method] = async function (this: FileHandle, ...args: unknown[]) { return await instead.call(this, own, ...args) } as FileHandle[FileMethod]
+  return () => { handles[method] = own }
+}
+
+t.test('a sink that writes files', t => {
+  sinkContract(t, async t => {
+    const path = await directory(t)
+    return {
+      sink: fileSink(join(path, 'audit')),
+      taken: async () => (await linesIn(path)).filter(line => line.startsWith('{"actor"')).map(line => JSON.parse(line) as { seq: number, type: string }).map(({ seq, type }) => ({ seq, type })),
+      breaks: async () => {
+        const mend = await fileHandles('datasync', async () => { throw new Error('EIO') })
+        return async () => mend()
+      }
+    }
+  })
+  t.end()
+})
+
+t.test('a sink that writes to the log', t => {
+  sinkContract(t, async () => {
+    const taken: Array<{ seq: number, type: string }> = []
+    let after = Infinity
+    const info = ({ audit: { seq } }: { audit: { seq: number } }, type: string): void => {
+      if (seq > after) throw new Error('no')
+      taken.push({ seq, type })
+    }
+    return {
+      sink: pinoSink({ info } as Parameters<typeof pinoSink>[0]),
+      taken: async () => taken,
+      breaks: async () => {
+        after = 20
+        return async () => { after = Infinity }
+      }
+    }
+  })
+  t.end()
+})
 
 /** Entries of a real log. */
 async function entries (t: Test, count: number, data: object = {}): Promise<{ stored: readonly StoredEntry[], vkeys: readonly string[] }> {
@@ -138,9 +244,102 @@ t.test('where there is no directory, writing is refused', async t => {
   await t.rejects(missing.write(stored), { code: 'ENOENT' })
 })
 
+t.test('what is written in pieces, or cannot be taken back, is there once and whole', async t => {
+  const path = await directory(t)
+  const { stored, vkeys } = await entries(t, 30)
+  const sink = fileSink(join(path, 'audit'))
+  type Write = (this: FileHandle, bytes: Buffer, from: number, length: number, at: number) => Promise<{ bytesWritten: number }>
+  const inPieces = await fileHandles('write', async function (own, bytes, from, length, at) { return await (own as Write).call(this, bytes as Buffer, from as number, Math.min(100, length as number), at as number) })
+  await sink.write(stored.slice(0, 10))
+  inPieces()
+
+  let pieces = 0
+  const breaksOff = await fileHandles('write', async function (own, bytes, from, length, at) {
+    if (++pieces === 2) throw new Error('ENOSPC')
+    return await (own as Write).call(this, bytes as Buffer, from as number, Math.floor(length as number / 2), at as number)
+  })
+  const stays = await fileHandles('truncate', async () => { throw new Error('EIO') })
+  await t.rejects(sink.write(stored.slice(10, 21)), { message: 'ENOSPC' })
+  breaksOff()
+  t.notOk((await linesIn(path)).at(-1) === '', 'it is torn')
+  await t.rejects(sink.write(stored.slice(10, 21)), { message: 'EIO' })
+  stays()
+  await sink.write(stored.slice(10, 21))
+  await sink.write(stored.slice(21))
+  await sink.close()
+  const lines = await linesIn(path)
+  t.same(lines.filter(line => line.startsWith('{"actor"')), stored.map(({ leaf }) => leaf))
+  t.match(await verdictOn(lines, vkeys), { ok: true, size: 30 })
+})
+
+t.test('it goes on after lines of any length, and after files without any', async t => {
+  const path = await directory(t)
+  const large = entryOf(0, '\n{"actor"'.repeat(2 ** 18))
+  const again = async (...entries: StoredEntry[]) => {
+    const sink = fileSink(join(path, 'audit'))
+    await sink.write(entries)
+    await sink.close()
+  }
+  await again(large)
+  await appendFile(join(path, 'audit.0000000000000000'), `{"actor":"${'x'.repeat(2 ** 21)}`)
+  await again(large, entryOf(1, 'next'))
+  t.same((await linesIn(path)).filter(line => line.startsWith('{"actor"')), [large.leaf, entryOf(1, 'next').leaf])
+
+  await writeFile(join(path, 'audit.0000000000000005'), '{"hashes":{"from":0,"sha256":""}}\n')
+  await writeFile(join(path, 'audit.not-one'), '')
+  await again(entryOf(3, 'before it'), entryOf(5, 'first'))
+  t.match(await readFile(join(path, 'audit.0000000000000005'), 'utf8'), /^\{"actor".*"seq":5.*\n\{"hashes":\{"from":5/)
+})
+
+t.test('entries of another log are not taken for those that are there', async t => {
+  const path = await directory(t)
+  const write = async (...entries: StoredEntry[]) => {
+    const sink = fileSink(join(path, 'audit'), { maxSize: 1024, keep: 2 })
+    try {
+      for (const entry of entries) await sink.write([entry])
+    } finally {
+      await sink.close()
+    }
+  }
+  const own = Array.from({ length: 10 }, (_, seq) => entryOf(seq, `own ${'x'.repeat(600)}`))
+  await write(...own.filter(({ seq }) => seq !== 8))
+  t.same((await readdir(path)).sort(), ['audit.0000000000000007', 'audit.0000000000000009'])
+  await t.rejects(write(entryOf(9, 'another')), { message: /files at .* are of another log: entry 9 is another one there/ })
+  await t.rejects(write(entryOf(7, 'another')), { message: /entry 7/ })
+  await write(own[7] as StoredEntry, own[9] as StoredEntry)
+  await write(entryOf(8, 'that was left out'))
+  await write(entryOf(0, 'that is gone'))
+  t.same((await readdir(path)).sort(), ['audit.0000000000000007', 'audit.0000000000000009'])
+})
+
+t.test('hashes are in lines of 256 at most, as in an export', async t => {
+  const path = await directory(t)
+  const { stored, vkeys } = await entries(t, 600)
+  const sink = fileSink(join(path, 'audit'))
+  await sink.write(stored)
+  await sink.close()
+  const lines = await linesIn(path)
+  t.same(lines.map((line, index) => line.startsWith('{"hashes"') ? index : -1).filter(index => index >= 0), [256, 513, 602])
+  t.match(await verdictOn(lines, vkeys), { ok: true, size: 600 })
+  t.match(await verdictOn(lines.map(line => line.replace('"i":500', '"i":5')), vkeys), { ok: false, what: 'edited', index: 501 })
+})
+
 t.test('wrong options are named', async t => {
-  t.throws(() => fileSink('x', { maxSize: 1 }), { code: 'FST_AUDIT_OPTIONS', message: /fileSink: maxSize is 1/ })
-  t.throws(() => fileSink('x', { keep: 0 }), { message: /keep is 0/ })
+  const wrong: Array<[() => unknown, RegExp]> = [
+    [() => fileSink('x', { maxSize: 1 }), /fileSink: maxSize is 1: it may be a whole number of bytes from 1024$/],
+    [() => fileSink('x', { keep: 0 }), /fileSink: keep is 0: it may be a whole number from 1 to 1000000, or null$/],
+    [() => fileSink('x', { maxsize: 1 } as object), /fileSink: maxsize is not an option/],
+    [() => fileSink(''), /fileSink: path is '': it may be how the paths of files begin/],
+    [() => fileSink(undefined as unknown as string), /fileSink: path is undefined/],
+    [() => pinoSink({ info: () => {} }, 'silent' as 'info'), /pinoSink: level is 'silent': it may be one of fatal, error, warn, info, debug, trace$/]
+  ]
+  for (const [make, message] of wrong) t.throws(make, { code: 'FST_AUDIT_OPTIONS', message })
+})
+
+t.test('a log is written at the level that one likes', async t => {
+  const messages: string[] = []
+  await pinoSink({ warn: (_: object, message: string) => { messages.push(message) } } as Parameters<typeof pinoSink<'warn'>>[0], 'warn').write([entryOf(0, 'test')])
+  t.same(messages, ['test'])
 })
 
 t.test('a log has a line for each entry, which tells of nobody', async t => {
@@ -188,4 +387,59 @@ t.test('copies come in order behind the back of who records; what is too much is
   late.add(stored.slice(0, 1))
   await late.close()
   t.equal(late.figures.written, 1)
+})
+
+t.test('a queue that had nothing to do goes on, and a sink that cannot be closed keeps nobody', async t => {
+  const taken: number[] = []
+  const failures: unknown[] = []
+  const some = deferred()
+  const sink: Sink = {
+    name: 'test',
+    write: async entries => {
+      taken.push(...entries.map(({ seq }) => seq))
+      some.resolve()
+    },
+    close: async () => { throw new Error('no') }
+  }
+  const copies = new Copies(sink, { timeout: 30, maxQueue: 10, failed: error => { failures.push(error) } })
+  copies.add([])
+  copies.add([entryOf(0, 'test')])
+  await some.promise
+  await copies.close()
+  t.same(taken, [0])
+  t.match(failures, [{ message: 'no' }])
+
+  const hung = new Copies({ ...sink, close: async () => await new Promise(() => {}) }, { timeout: 30, maxQueue: 10, failed: error => { failures.push(error) } })
+  await hung.close()
+  t.match(failures.at(-1), { message: 'the sink test did not answer' })
+})
+
+t.test('at the end what waits is tried once more, at once', async t => {
+  const failed = deferred()
+  const attempts: number[] = []
+  const sink: Sink = { name: 'test', write: async entries => { attempts.push(entries.length); throw new Error('no') }, close: async () => {} }
+  const copies = new Copies(sink, { timeout: 1000, maxQueue: 10, failed: () => failed.resolve() })
+  copies.add([entryOf(0, 'test')])
+  await failed.promise
+  await copies.close()
+  t.same(attempts, [1, 1])
+  t.match(copies.figures, { written: 0, failures: 2, waiting: 1 })
+})
+
+t.test('a sink that throws, or answers at once, is one too', async t => {
+  const taken: number[] = []
+  const [failed, written] = [deferred(), deferred()]
+  let attempts = 0
+  const write = (entries: readonly StoredEntry[]): void => {
+    if (attempts++ === 0) throw new Error('no')
+    taken.push(...entries.map(({ seq }) => seq))
+    written.resolve()
+  }
+  const copies = new Copies({ name: 'test', write, close: () => {} } as unknown as Sink, { timeout: 1000, maxQueue: 10, failed: () => failed.resolve() })
+  copies.add([entryOf(0, 'test')])
+  await failed.promise
+  await written.promise
+  await copies.close()
+  t.same(taken, [0])
+  t.equal(copies.figures.written, 1)
 })

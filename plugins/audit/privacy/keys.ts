@@ -121,6 +121,8 @@ export class HolderKeys {
 
   #unwrapped (stored: StoredKey): OwnerKey {
     const { secret, holder } = this.#secretOf(stored)
+    // Who can write to the ledger could make somebody be found as somebody else.
+    if (stored.finder !== this.#finderOf(holder)) throw new KeyCorrupt(stored.owner)
     return { owner: stored.owner, holder, ...sealingKey(secret) }
   }
 

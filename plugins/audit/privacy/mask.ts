@@ -3,7 +3,8 @@ import ipaddr from 'ipaddr.js'
 /** An address for logs: `j***@example.com`. */
 export function maskEmail (email: string): string {
   const at = email.lastIndexOf('@')
-  return at < 1 ? '***' : `${[...email][0] ?? ''}***${email.slice(at)}`
+  const [first = ''] = email
+  return at < 1 ? '***' : `${first}***${email.slice(at)}`
 }
 
 /** The network of an address, for logs: an IPv4 /24, an IPv6 /48. */

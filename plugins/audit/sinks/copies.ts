@@ -35,14 +35,18 @@ export class Copies {
     this.#queue.push(...taken)
     this.figures.dropped += entries.length - taken.length
     this.figures.waiting = this.#queue.length
-    this.#writing ??= this.#writeAll()
+    if (this.#queue.length > 0) this.#writing ??= this.#writeAll()
   }
 
-  /** Writes what waits, once. */
+  /** Writes what waits, once. A sink that cannot be closed keeps nobody from going. */
   async close (): Promise<void> {
     this.#closing.abort()
     await this.#writing
-    await this.#sink.close()
+    try {
+      await this.#soon(this.#sink.close())
+    } catch (error) {
+      this.#options.failed(error, this.#sink.name)
+    }
   }
 
   async #writeAll (): Promise<void> {
@@ -50,7 +54,7 @@ export class Copies {
     while (this.#queue.length > 0) {
       const group = this.#queue.slice(0, GROUP)
       try {
-        await within(this.#sink.write(group), this.#options.timeout, () => new Error(`the sink ${this.#sink.name} did not answer`))
+        await this.#soon(this.#sink.write(group))
         this.#queue = this.#queue.slice(group.length)
         this.figures.written += group.length
         wait = PAUSE.first
@@ -64,5 +68,9 @@ export class Copies {
       this.figures.waiting = this.#queue.length
     }
     this.#writing = null
+  }
+
+  async #soon (work: Promise<void>): Promise<void> {
+    await within(Promise.resolve(work), this.#options.timeout, () => new Error(`the sink ${this.#sink.name} did not answer`))
   }
 }
