@@ -114,7 +114,7 @@ t.test('SIGTERM without a delay fails no request that is in flight while the ser
   for (const status of await Promise.all(answers)) t.equal(status, 200)
   t.same(await exit, [0, null])
   const completed = logged('request completed', lines.findIndex(line => line.includes('"closing"')))
-  t.ok(completed > 10, `${completed} were in flight while it closed`)
+  t.ok(completed > 0, `${completed} were in flight while it closed`)
 })
 
 t.test('SIGTERM under load fails no request that is in flight', async t => {

@@ -35,7 +35,8 @@ t.test('what cannot be put on record is not done', async t => {
 
 t.test('what cannot be recorded as done is not answered, and its sessions are ended', async t => {
   const { ledger, state } = fragileLedger()
-  const app = await audited(t, { ledger, timeout: 50 })
+  // Longer than the log waits before it tries again.
+  const app = await audited(t, { ledger, timeout: 1000 })
   const { tokenRegistry: registry } = app
   const { token } = await registry.issue({ sub: 'bob' })
   let failing = true
@@ -57,7 +58,7 @@ t.test('what cannot be recorded as done is not answered, and its sessions are en
 
 t.test('an answer leaves when all that it tells of is on record', async t => {
   const { ledger, state } = fragileLedger()
-  const app = await audited(t, { ledger, timeout: 50 }, { cookie: true })
+  const app = await audited(t, { ledger, timeout: 1000 }, { cookie: true })
   const { tokenRegistry: registry } = app
   app.post('/in', async request => {
     const { token } = await request.startSession({ sub: 'alice' })

@@ -179,17 +179,23 @@ function linesOfRun (run: readonly StoredEntry[]): string {
 /** Up to where a file has whole lines, and the `seq` of the last entry among them; a file without one begins anew. */
 async function endOf (file: FileHandle): Promise<{ size: number, last: number | null }> {
   const { size } = await file.stat()
-  for (let length = TAIL; ; length *= 2) {
-    const from = Math.max(0, size - length)
-    const tail = Buffer.alloc(size - from)
-    await file.read(tail, 0, tail.length, from)
-    const end = tail.lastIndexOf('\n') + 1
-    // The first line may be the end of one.
-    const lines = tail.subarray(0, end).toString().split('\n').slice(from === 0 ? 0 : 1)
-    const line = lines.findLast(isEntry)
-    if (line !== undefined) return { size: from + end, last: parseLeaf(line).seq }
-    if (from === 0) return { size: 0, last: null }
+  let [length, found] = [TAIL, await lastEntryIn(file, size, TAIL)]
+  while (found === null && length < size) {
+    length *= 2
+    found = await lastEntryIn(file, size, length)
   }
+  return found ?? { size: 0, last: null }
+}
+
+/** @param length bytes at the end that are looked at */
+async function lastEntryIn (file: FileHandle, size: number, length: number): Promise<{ size: number, last: number } | null> {
+  const from = Math.max(0, size - length)
+  const tail = Buffer.alloc(size - from)
+  await file.read(tail, 0, tail.length, from)
+  const end = tail.lastIndexOf('\n') + 1
+  // The first line may be the end of one.
+  const line = tail.subarray(0, end).toString().split('\n').slice(from === 0 ? 0 : 1).findLast(isEntry)
+  return line === undefined ? null : { size: from + end, last: parseLeaf(line).seq }
 }
 
 /** Whether files have an entry, and none other in its place: true where they have none, or no longer. */
