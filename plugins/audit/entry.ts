@@ -20,7 +20,7 @@ export interface AuditEvent {
   reason?: string | null
   /** Plain JSON. */
   data?: Readonly<Record<string, unknown>> | null
-  /** Keys of `data` that tell of a person: they are sealed with the key of whose the target is, where that is known, else of the actor. `email` is always. */
+  /** Keys of `data` that tell of a person: they are sealed with the key of whose the target is, where that is known, else of the actor. What is, or holds, an `email` always is. */
   personal?: readonly string[]
 }
 
@@ -185,11 +185,16 @@ function splitData ({ data, personal = [] }: AuditEvent): { open: Leaf['data'], 
   const plain = plainJson(data)
   const entries = typeof plain === 'object' && plain !== null && !Array.isArray(plain) ? Object.entries(plain) : [['value', plain] as const]
   const names = [ALWAYS_PERSONAL, ...personal].map(name => plainText(name)) // as keys are written
-  const isPersonal = ([key]: readonly [string, unknown]): boolean => names.includes(key)
+  const isPersonal = ([key, value]: readonly [string, unknown]): boolean => names.includes(key) || holdsEmail(value)
   return {
     open: Object.fromEntries(entries.filter(entry => !isPersonal(entry))),
     personal: Object.fromEntries(entries.filter(isPersonal).map(([key, value]) => [`data.${key}`, value]))
   }
+}
+
+/** However deep: then all of it is sealed. */
+function holdsEmail (value: unknown): boolean {
+  return typeof value === 'object' && value !== null && (Object.hasOwn(value, ALWAYS_PERSONAL) || Object.values(value).some(holdsEmail))
 }
 
 let [isoAt, iso] = [NaN, '']

@@ -1,7 +1,10 @@
+import { readFileSync } from 'node:fs'
 import t from 'tap'
+import type { Sink } from '../../plugins/audit/index.ts'
 import { memoryStore } from '../../plugins/token-registry/index.ts'
-import { audited, entriesOf } from '../support/audited.ts'
+import { audited, entriesOf, fragileLedger } from '../support/audited.ts'
 import { Clock } from '../support/clock.ts'
+import { deferred, soon } from '../support/deferred.ts'
 
 type Entries = Awaited<ReturnType<typeof entriesOf>>
 
@@ -140,4 +143,45 @@ t.test('a route adds what it does, in the name of who asks', async t => {
   for (const secret of ['alice', 'example.com', '127.0.0.1', '+1 555', 'lightMyRequest']) t.notOk(lines.join('\n').includes(secret), `${secret} is sealed`)
   const { entries } = await app.audit.entries({ tenant: 'acme' })
   t.match(entries[1], { actor: { ip: null, userAgent: null }, data: { n: 1 }, sealed: ['actor.ip', 'actor.userAgent', 'data.email', 'data.old', 'data.phone'] }, 'and stays so for who may not read it')
+})
+
+t.test('the README tells all types that there are', async t => {
+  const types = new Set<string>()
+  const [dropped, { ledger, state }] = [deferred(), fragileLedger()]
+  const collect: Sink = {
+    name: 'test',
+    write: async entries => {
+      for (const { type } of entries) types.add(type)
+      if (types.has('audit.drop')) dropped.resolve()
+    },
+    close: async () => {}
+  }
+  const app = await audited(t, { ledger, maxQueue: 50, copies: [collect] })
+  const { tokenRegistry: registry, audit } = app
+  app.get('/', { config: { session: true } }, async () => 'in')
+  const { token, session } = await registry.issue({ sub: 'alice', use: 'refresh' })
+  await registry.rotate(token)
+  await registry.update(session.id, { meta: {} })
+  const once = await registry.issue({ sub: 'alice', use: 'once' })
+  await registry.consume(once.token)
+  await t.rejects(registry.consume(once.token))
+  await registry.enforceLimits()
+  await registry.denylist.add('some-jti', registry.now() + 60_000)
+  await registry.revokeAll({ sub: 'alice' })
+  await app.inject('/')
+  for await (const line of audit.exportSubject({ sub: 'alice' })) t.ok(line)
+  await audit.erase({ sub: 'alice' })
+  await registry.issue({ sub: 'bob' })
+  await audit.anonymise({ sub: 'bob' })
+  for (let i = 0; i < 300; i += 20) await Promise.all(Array.from({ length: 20 }, async () => await audit.note({ type: 'session.end' })))
+  await audit.prune({ olderThan: registry.now() + 1 })
+  state.mode = 'fails'
+  const many = Array.from({ length: 60 }, async () => await audit.note({ type: 'session.end' }))
+  state.mode = 'well'
+  await Promise.all([...many, soon(dropped.promise)])
+
+  const readme = readFileSync('plugins/audit/README.md', 'utf8')
+  const [, table = ''] = /\| type \| when \|\n([^]*?)\n\n/.exec(readme) ?? []
+  const told = table.split('\n').flatMap(row => [...(row.split('|')[1] ?? '').matchAll(/`([^`]+)`/g)].map(([, type]) => String(type)))
+  t.same([...types].sort(), told.sort())
 })
