@@ -133,3 +133,23 @@ t.test('a log that grows while it is verified is whole', async t => {
   for await (const line of app.audit.lines()) lines.push(line)
   t.ok(lines.length > 604)
 })
+
+t.test('a sink that fails is logged, and gets its copies later', async t => {
+  const [taken, state] = [deferred(), { fails: true }]
+  const { app, logged } = await logging(t, {
+    copies: [{
+      name: 'shaky',
+      write: async entries => {
+        if (state.fails) throw new Error('no')
+        if (entries.some(({ type }) => type === 'test')) taken.resolve()
+      },
+      close: async () => {}
+    }]
+  })
+  const told = logged('the sink shaky took no copies')
+  await app.audit.record({ type: 'test' })
+  await told
+  state.fails = false
+  await soon(taken.promise)
+  t.match(app.audit.figures, { copiesDropped: 0 })
+})
