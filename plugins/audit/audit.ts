@@ -1,4 +1,5 @@
 import { Anchors } from './anchors.ts'
+import { plainName } from './canonical.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { draftOf, type AuditActor, type AuditEvent } from './entry.ts'
 import { AuditRange } from './errors.ts'
@@ -138,10 +139,11 @@ export class Audit {
    * @returns pages; an empty one now and then is a sign of life
    */
   async * follow ({ after, tenant, type, signal = new AbortController().signal, idle = 15_000, personal = false }: FollowOptions = {}): AsyncGenerator<AuditEntry[]> {
+    const [ofTenant, ofType] = [tenant, type].map(name => name === undefined ? undefined : plainName(name))
     const from = after === undefined ? (await this.#ledger.head()).size : after + 1
     for await (const page of this.#feed.follow(from, idle, signal)) {
       const entries = await this.#reading.viewOnce(page, { personal })
-      yield entries.filter(entry => (tenant === undefined || entry.tenant === tenant) && (type === undefined || entry.type === type))
+      yield entries.filter(entry => (ofTenant === undefined || entry.tenant === ofTenant) && (ofType === undefined || entry.type === ofType))
     }
   }
 

@@ -109,8 +109,8 @@ const ALWAYS_PERSONAL = 'email'
  * @param of `op`: the operation of the registry; `pseudonym`: of the subject that is the target, where it is to be named by that whatever becomes of its key
  */
 export function draftOf (event: AuditEvent, at: number, { op = null, pseudonym = null }: { op?: string | null, pseudonym?: string | null } = {}): Draft {
-  const tenant = nameOr(event.tenant, '')
-  const actor = holderOf(event.actor?.sub, nameOr(event.actor?.tenant, tenant))
+  const tenant = exactly(event.tenant ?? '')
+  const actor = holderOf(event.actor?.sub, event.actor?.tenant ?? tenant)
   const target = event.target == null ? null : { kind: plainName(event.target.kind), id: pseudonym ?? plainName(event.target.id) }
   const subject = pseudonym !== null ? null : holderOf(target?.kind === 'subject' ? event.target?.id : event.target?.sub, tenant)
   const { open, personal } = splitData(event)
@@ -125,12 +125,12 @@ export function draftOf (event: AuditEvent, at: number, { op = null, pseudonym =
     event: {
       type: plainName(event.type),
       outcome: event.outcome ?? 'success',
-      tenant,
-      requestId: nameOr(event.requestId, null),
-      reason: nameOr(event.reason, null)
+      tenant: plainName(tenant),
+      requestId: nameOrNull(event.requestId),
+      reason: nameOrNull(event.reason)
     },
     data: open,
-    client: nameOr(event.actor?.client, null),
+    client: nameOrNull(event.actor?.client),
     actor,
     target,
     subject,
@@ -205,13 +205,17 @@ function isoOf (at: number): string {
   return iso
 }
 
-function nameOr<T> (text: string | null | undefined, otherwise: T): string | T {
-  return typeof text === 'string' ? plainName(text) : otherwise
+function nameOrNull (text: string | null | undefined): string | null {
+  return typeof text === 'string' ? plainName(text) : null
 }
 
-/** Subjects are compared byte for byte. */
 function holderOf (sub: string | null | undefined, tenant: string): Holder | null {
-  return typeof sub === 'string' ? { tenant, sub: sub.slice(0, SUBJECT).toWellFormed() } : null
+  return typeof sub === 'string' ? { tenant: exactly(tenant), sub: exactly(sub) } : null
+}
+
+/** Subjects are compared byte for byte: their names are not written as those in leaves are. */
+function exactly (name: string): string {
+  return name.slice(0, SUBJECT).toWellFormed()
 }
 
 function isSame (a: Holder, b: Holder): boolean {

@@ -90,9 +90,10 @@ export class AuditLog {
     return new Promise((resolve, reject) => {
       const waiting: Waiting = { draft, due: patient ? Infinity : performance.now() + this.#options.timeout, done: resolve, giveUp: reject }
       this.#waiting.add(waiting)
-      if (!patient) this.#impatient.add(waiting)
-      this.#timer ??= setTimeout(() => this.#giveUpLate(), this.#options.timeout)
       this.#groups.add(waiting)
+      if (patient) return
+      this.#impatient.add(waiting)
+      this.#timer ??= setTimeout(() => this.#giveUpLate(), this.#options.timeout)
     })
   }
 

@@ -1,3 +1,4 @@
+import { plainName } from './canonical.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import { leafIndexOf, parseLeaf } from './entry.ts'
 import { AuditRange, EntryNotFound } from './errors.ts'
@@ -59,7 +60,7 @@ export class Proofs {
    * @throws {EntryNotFound} where it did not, or that is pruned
    */
   async receipt (sessionId: string, tenant?: string): Promise<Receipt> {
-    const [entry] = await this.#ledger.find({ type: 'session.end', outcome: 'success', targetKind: 'session', targetId: sessionId, ...tenant !== undefined && { tenant } }, { limit: 1, order: 'oldest' })
+    const [entry] = await this.#ledger.find({ type: 'session.end', outcome: 'success', targetKind: 'session', targetId: sessionId, ...tenant !== undefined && { tenant: plainName(tenant) } }, { limit: 1, order: 'oldest' })
     if (entry === undefined) throw new EntryNotFound()
     return await this.receiptOf(entry)
   }

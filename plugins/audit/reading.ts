@@ -1,4 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import { plainName } from './canonical.ts'
 import { parseLeaf, type AuditActor, type AuditOutcome, type Holder, type Leaf } from './entry.ts'
 import { AuditRange } from './errors.ts'
 import type { EntryQuery, Ledger, StoredEntry } from './ledger.ts'
@@ -102,13 +103,8 @@ export class Reading {
     const key = sub === undefined ? undefined : await this.#keys.find({ tenant: tenant ?? '', sub })
     if (key === null) return null
     return {
-      ...tenant !== undefined && { tenant },
-      ...type !== undefined && { type },
-      ...outcome !== undefined && { outcome },
-      ...client !== undefined && { client },
+      ...named({ tenant, type, outcome, client, targetId: target?.id, targetKind: target?.kind }),
       ...key !== undefined && { person: key.owner },
-      ...target !== undefined && { targetId: target.id },
-      ...target?.kind !== undefined && { targetKind: target.kind },
       ...since !== undefined && { since },
       ...until !== undefined && { until }
     }
@@ -131,6 +127,11 @@ export class Reading {
     const text = JSON.stringify([seq, Object.entries(query).filter(([, value]) => value !== undefined).sort()])
     return this.#cursorKeys.map(key => Buffer.from(createHmac('sha256', key).update(text).digest('base64url').slice(0, 16)))
   }
+}
+
+/** As leaves have them. */
+function named (names: Readonly<Record<string, string | undefined>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(names).flatMap(([key, name]) => name === undefined ? [] : [[key, plainName(name)]]))
 }
 
 function viewOf (leaf: Leaf, keys: ReadonlyMap<string, OwnerKey>, personal: boolean, kept: string | undefined): AuditEntry {

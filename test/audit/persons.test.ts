@@ -138,3 +138,22 @@ t.test('old contents are dropped in whole tiles, and the tree stays provable; wh
   const verdict = await verifyLog(recordsOf((async function * () { yield * lines })()), { vkeys: audit.vkeys })
   t.match(verdict, { ok: false, what: 'deleted' })
 })
+
+t.test('persons of tenants with any name are found, exported and erased', async t => {
+  const { audit, tokenRegistry: registry } = await audited(t)
+  for (const tenant of ['ACME\\users', 'a\nb', '\u2028', '\ufeffé', '\u001b[31m']) {
+    const { session } = await registry.issue({ sub: 'alice', tenant })
+    await registry.revokeById(session.id)
+    const person = { sub: 'alice', tenant }
+    t.equal((await audit.entries({ tenant })).entries.length, 3)
+    t.equal((await audit.entries(person)).entries.length, 3)
+    t.match(await audit.receipt(session.id, tenant), { version: 1 })
+    const following = audit.follow({ after: 0, tenant })
+    t.equal((await following.next()).value?.length, 3)
+    await following.return([])
+    t.match(await textOf(audit.exportSubject(person)), /session\.end/)
+    t.equal(await audit.erase(person), true)
+    t.same((await audit.entries(person)).entries, [])
+  }
+  t.match(await audit.verify(), { ok: true })
+})
