@@ -10,7 +10,7 @@ const LARGEST = 65_536
 /** What some take for the end of a line, or for a command to a terminal, and JSON leaves as it is. */
 const unsafe = /[\u007F-\u009F\u2028\u2029]/g
 /** And lone surrogates, which are no text. */
-const unsafeInNames = /[\\\u0000-\u001F\u007F-\u009F\u2028\u2029\uD800-\uDFFF]/gu // eslint-disable-line no-control-regex
+const unsafeInNames = /[\\\u0000-\u001F\u007F-\u009F\u2028\u2029\uD800-\uDFFF\uFEFF]/gu // eslint-disable-line no-control-regex
 
 /** Plain JSON of what a service says, fit to be one line of well-formed text by anybody's definition, and bounded: nothing that is passed in makes it throw. */
 export function plainJson (value: unknown): Json {
