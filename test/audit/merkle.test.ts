@@ -160,7 +160,7 @@ t.test('the example of RFC 6962 §2.1.3 in eight leaves: each root, proof of a l
   }
 })
 
-t.test('the vectors of transparency-dev/merkle: roots, hashes of leaves and nodes', { skip: !existsSync(vectors) && 'the vectors are not there' }, t => {
+if (existsSync(vectors)) t.test('the vectors of transparency-dev/merkle: roots, hashes of leaves and nodes', t => {
   interface Hasher { desc: string, kind: string, inputUtf8: string, leftUtf8: string, rightUtf8: string, want: string }
   const { leafInputs, rootsBySize, nodeHashesByLevel, hasher } = vectorsOf('roots') as { leafInputs: string[], rootsBySize: string[], nodeHashesByLevel: string[][], hasher: Hasher[] }
   const leaves = leafInputs.map(input => leafHash(fromHex(input)))
@@ -183,7 +183,7 @@ t.test('the vectors of transparency-dev/merkle: roots, hashes of leaves and node
   t.end()
 })
 
-t.test('the vectors of transparency-dev/merkle: proofs of leaves', { skip: !existsSync(vectors) && 'the vectors are not there' }, t => {
+if (existsSync(vectors)) t.test('the vectors of transparency-dev/merkle: proofs of leaves', t => {
   interface Probe { leafIdx: number, treeSize: number, root: string, leafHash: string, proof: string[] | null, desc: string, wantErr: boolean, file: string }
   const { probes } = vectorsOf('inclusion') as { probes: Probe[] }
   for (const { leafIdx, treeSize, root, leafHash, proof, desc, wantErr, file } of probes) {
@@ -193,7 +193,7 @@ t.test('the vectors of transparency-dev/merkle: proofs of leaves', { skip: !exis
   t.end()
 })
 
-t.test('the vectors of transparency-dev/merkle: proofs of beginnings', { skip: !existsSync(vectors) && 'the vectors are not there' }, t => {
+if (existsSync(vectors)) t.test('the vectors of transparency-dev/merkle: proofs of beginnings', t => {
   interface Probe { size1: number, size2: number, root1: string, root2: string, proof: string[] | null, desc: string, wantErr: boolean, file: string }
   const { probes } = vectorsOf('consistency') as { probes: Probe[] }
   for (const { size1, size2, root1, root2, proof, desc, wantErr, file } of probes) {
