@@ -26,7 +26,7 @@ export async function openEmbedded (dataDir: string, log: Log): Promise<Driver> 
       await client.close()
       await unlock()
     }
-    return { kind: 'pglite', db: drizzle(client), close }
+    return { kind: 'pglite', client, db: drizzle(client), close }
   } catch (error) {
     await unlock()
     throw error

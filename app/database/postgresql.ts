@@ -32,5 +32,5 @@ export function openPostgresql (url: string, { connections, connectTimeout, stat
   const lost = (error: Error): void => log.warn({ code: 'code' in error ? error.code : undefined }, 'a connection to the database was lost')
   pool.on('error', lost)
   pool.on('connect', client => client.on('error', () => {}))
-  return { kind: 'postgresql', db: drizzle(pool), close: () => pool.end() }
+  return { kind: 'postgresql', client: pool, db: drizzle(pool), close: () => pool.end() }
 }

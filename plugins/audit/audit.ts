@@ -10,7 +10,9 @@ import type { ResolvedOptions } from './options.ts'
 import { Persons, type Kept, type Person } from './persons.ts'
 import { HolderKeys } from './privacy/keys.ts'
 import { Proofs, type VerifyOptions } from './proofs.ts'
+import { randomBytes } from './random.ts'
 import { Reading, type AuditEntry, type AuditQuery, type ReadOptions, type ReadPage } from './reading.ts'
+import { failureOf } from './recorder.ts'
 import { Signer } from './signing.ts'
 import { Copies } from './sinks/copies.ts'
 import { TILE } from './tree/index.ts'
@@ -106,6 +108,30 @@ export class Audit {
       return Promise.resolve()
     }
     return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: false }).then(nothing)
+  }
+
+  /**
+   * Does something, and records it: before, that it is to be done (where that is required), and after, what came of it.
+   *
+   * @param event is read before and after: what is known only then can be added to it meanwhile
+   * @returns what `work` returns
+   * @throws what `work` throws, whose code is on record; `FST_AUDIT_UNAVAILABLE` where nothing was done, or what was done is not on record
+   * @example
+   * await fastify.audit.act({ type: 'price.change', target: { kind: 'article', id } }, async () => await articles.setPrice(id, price))
+   */
+  async act<T> (event: AuditEvent, work: () => Promise<T>): Promise<T> {
+    return await this.actAs(() => event, work)
+  }
+
+  /** @internal */
+  async actAs<T> (event: () => AuditEvent, work: () => Promise<T>): Promise<T> {
+    const op = randomBytes(12).toString('base64url')
+    const before = event()
+    if (this.#parts.options.guarantee === 'required') await this.record({ ...before, type: 'intent', data: { operation: before.type } }, op)
+    const done = await new Promise<T>(resolve => resolve(work())).then(result => ({ result }), (error: unknown) => ({ error }))
+    await this.record('error' in done ? { ...event(), ...failureOf(done.error) } : event(), op)
+    if ('error' in done) throw done.error
+    return done.result
   }
 
   /**

@@ -19,6 +19,15 @@ declare module 'fastify' {
      * @throws `FST_AUDIT_UNAVAILABLE` where what is required cannot be recorded
      */
     audit (event: AuditEvent): Promise<void>
+    /**
+     * Does something, and records it, as `fastify.audit.act` does: before, that it is to be done (where that is required), and after, what came of it.
+     *
+     * @param event is read before and after: what is known only then can be added to it meanwhile
+     * @throws what `work` throws; `FST_AUDIT_UNAVAILABLE` where nothing was done, or what was done is not on record
+     * @example
+     * await request.audit({ type: 'price.change', target: { kind: 'article', id } }, async () => await articles.setPrice(id, price))
+     */
+    audit<T> (event: AuditEvent, work: () => Promise<T>): Promise<T>
   }
   interface FastifyContextConfig {
     /** Whether answers of the route wait for what it records: true unless it only reads (GET, HEAD, OPTIONS, TRACE). */
@@ -35,7 +44,8 @@ const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
   const options = {
     ...rest,
     ledger,
-    masterKeys: masterKeys.length > 0 ? masterKeys : tokenRegistry.deriveKeys('audit'),
+    // With those of the registry at the end, a log that began without keys of its own can be given some.
+    masterKeys: [...masterKeys, ...tokenRegistry.deriveKeys('audit')],
     signingKeys: signingKeys.length > 0 ? signingKeys : tokenRegistry.deriveKeys('audit signing').map(ed25519Of)
   }
   const audit = new Audit({ options, cursorKeys: tokenRegistry.deriveKeys('audit cursor'), now: () => tokenRegistry.now(), log: (error, message) => app.log.error(error, message) })

@@ -125,10 +125,10 @@ export interface Ledger {
   addKeys (keys: readonly StoredKey[]): Promise<readonly StoredKey[]>
   keysByFinder (finders: readonly string[]): Promise<readonly StoredKey[]>
   keysByOwner (owners: readonly string[]): Promise<readonly StoredKey[]>
-  /** All, a page at a time, by owner. */
-  keysAfter (owner: string, limit: number): Promise<readonly StoredKey[]>
-  /** The same key, encrypted anew, where it still exists. */
-  rewrapKey (key: StoredKey): Promise<void>
+  /** A page at a time, by owner. @param unlike leaves out those whose `wrapped` begins so */
+  keysAfter (owner: string, limit: number, unlike?: string): Promise<readonly StoredKey[]>
+  /** The same keys, encrypted anew, where they still exist. */
+  rewrapKeys (keys: readonly StoredKey[]): Promise<void>
   /** What anonymising kept of entries, beside the log. */
   keep (kept: ReadonlyArray<{ seq: number, kept: string }>): Promise<void>
   kept (seqs: readonly number[]): Promise<ReadonlyMap<number, string>>

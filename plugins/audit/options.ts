@@ -33,7 +33,7 @@ export interface AuditPluginOptions {
   signingKeys?: readonly string[]
   /** Public keys (`origin+id+base64`) of what signed before: their checkpoints still count. */
   formerKeys?: readonly string[]
-  /** Secrets that wrap the keys of persons, at least 32 bytes: the first wraps, all unwrap. Those of token-registry where they are left out. */
+  /** Secrets that wrap the keys of persons, at least 32 bytes: the first wraps, all unwrap, and so do those of token-registry. */
   masterKeys?: readonly string[]
   /** A growing log is signed that often, 1 s. */
   checkpointInterval?: Duration

@@ -94,7 +94,7 @@ function intentOf (change: Change, context: HookContext): AuditEvent {
 function eventsOf ({ error, sessions, count }: Outcome, { change, context, endings }: UnderWay): AuditEvent[] {
   const { operation } = context
   const ofAll = circumstancesOf(change, context)
-  const failure = error === null ? [] : [{ ...ofAll, ...failureOf(error, change, operation) }]
+  const failure = error === null ? [] : [{ ...ofAll, type: typeOfFailure(error, change, operation), ...failureOf(error) }]
   if (operation === 'issue' || operation === 'save') {
     return [...sessions.map(session => ({ ...ofOne(session, context), type: startOf(session), data: { use: session.use, adopted: operation === 'save', expiresAt: session.expiresAt } })), ...failure]
   }
@@ -156,10 +156,13 @@ function startOf (session: SessionRecord): string {
   return session.use === 'once' ? 'token.issue' : 'session.start'
 }
 
-/** A refusal is no failure. */
-function failureOf (error: unknown, { sessions: [first] = [] }: Change, operation: OperationName): { type: string, outcome: AuditOutcome, reason: string } {
-  const reason = reasonOf(error)
+/** How what was thrown is told: a refusal is no failure. */
+export function failureOf (error: unknown): { outcome: AuditOutcome, reason: string } {
   const refused = error instanceof Error && 'statusCode' in error && Number(error.statusCode) < 500
-  const type = reason === 'FST_TOKEN_REUSED' ? 'session.reuse' : first !== undefined ? startOf(first) : types[operation]
-  return { type, outcome: refused ? 'denied' : 'failure', reason }
+  return { outcome: refused ? 'denied' : 'failure', reason: reasonOf(error) }
+}
+
+function typeOfFailure (error: unknown, { sessions: [first] = [] }: Change, operation: OperationName): string {
+  if (reasonOf(error) === 'FST_TOKEN_REUSED') return 'session.reuse'
+  return first === undefined ? types[operation] : startOf(first)
 }

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onSendHookHandler }
 import type { SessionRecord } from '../token-registry/index.ts'
 import type { Audit } from './audit.ts'
 import type { AuditEvent } from './entry.ts'
+import { KeyCorrupt, LedgerUnavailable } from './errors.ts'
 import { actorOf, reasonOf } from './recorder.ts'
 
 const kEvents = Symbol('fastify-token-registry audit events')
@@ -23,15 +24,19 @@ const safe = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
 /** Brings the audit to requests: who did it is known, and answers wait for what has to be on record. */
 export function wireRequests (app: FastifyInstance, audit: Audit): void {
-  app.decorateRequest('audit', function (event) {
-    const request = this as AuditedRequest
-    const { auth, id } = request
-    const work = audit.record({ requestId: id, ...auth !== null && { tenant: auth.session.tenant }, ...event, actor: { ...actorOf(request), ...event.actor } })
-    work.catch(() => {}) // told by onSend, where nobody waits for it
-    const events = request[kEvents] ??= []
-    events.push(work)
-    return work
-  })
+  function recordOf (this: FastifyRequest, event: AuditEvent): Promise<void>
+  function recordOf<T> (this: FastifyRequest, event: AuditEvent, work: () => Promise<T>): Promise<T>
+  function recordOf<T> (this: AuditedRequest, event: AuditEvent, work?: () => Promise<T>): Promise<T | void> {
+    const { auth, id } = this
+    const inFull = (): AuditEvent => ({ requestId: id, ...auth !== null && { tenant: auth.session.tenant }, ...event, actor: { ...actorOf(this), ...event.actor } })
+    const recorded = work === undefined ? audit.record(inFull()) : audit.actAs(inFull, work)
+    const onRecord = recorded.then(nothing, ifNotOnRecord)
+    onRecord.catch(nothing) // told by onSend, where nobody waits for it
+    const events = this[kEvents] ??= []
+    events.push(onRecord)
+    return recorded
+  }
+  app.decorateRequest('audit', recordOf)
 
   // On the routes that may change something: those that read cost nothing.
   app.addHook('onRoute', route => {
@@ -55,7 +60,9 @@ const onSend: onSendHookHandler = (request: AuditedRequest, reply, payload, done
   delete request[kEvents]
   Promise.all(events).then(() => done(null, payload), async (error: Error) => {
     await withhold(request, reply)
-    done(error)
+    // One that tells of such a failure already needs no other.
+    if (reply.statusCode < 500) done(error)
+    else done(null, payload)
   })
 }
 
@@ -69,6 +76,13 @@ async function withhold (request: AuditedRequest, reply: FastifyReply): Promise<
   const { [kIssued]: issued = [], server: { tokenRegistry }, log } = request
   if (issued.length > 0) await tokenRegistry.withdraw(issued).catch((error: unknown) => log.error(error, 'sessions could not be withdrawn'))
 }
+
+/** What else went wrong is the route's to tell. */
+function ifNotOnRecord (error: unknown): void {
+  if (error instanceof LedgerUnavailable || error instanceof KeyCorrupt) throw error
+}
+
+function nothing (): void {}
 
 const refusals = /^FST_(TOKEN_(MISSING|INVALID|EXPIRED|REVOKED|REUSED|MISMATCH|MALFORMED)|SESSION_(SCOPE|CROSS_SITE))$/
 

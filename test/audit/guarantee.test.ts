@@ -1,7 +1,7 @@
 import Fastify from 'fastify'
 import pg from 'pg'
 import t from 'tap'
-import audit, { sqlLedger } from '../../plugins/audit/index.ts'
+import audit, { sqlLedger, type AuditEvent } from '../../plugins/audit/index.ts'
 import tokenRegistry from '../../plugins/token-registry/index.ts'
 import { audited, entriesOf, fragileLedger } from '../support/audited.ts'
 import { newSecret } from '../support/build.ts'
@@ -94,6 +94,70 @@ t.test('an answer leaves when all that it tells of is on record', async t => {
   state.mode = 'well'
   t.equal((await app.inject({ url: '/strict' })).statusCode, 503)
   state.mode = 'well'
+})
+
+t.test('what a route does is announced, done, and told with what came of it', async t => {
+  const { ledger, state } = fragileLedger()
+  const app = await audited(t, { ledger, timeout: 1000 }, { cookie: true })
+  const { tokenRegistry: registry, audit } = app
+  let price = 1
+  const steps: Record<string, () => unknown> = {
+    well: () => price++,
+    refuses: () => { throw Object.assign(new Error('dear'), { code: 'TOO_DEAR', statusCode: 402 }) },
+    breaks: () => { throw new RangeError('broken') },
+    unrecorded: () => {
+      state.mode = 'fails'
+      return price++
+    }
+  }
+  app.post<{ Querystring: { how: string } }>('/price', async request => {
+    if (request.query.how === 'unrecorded') await request.startSession({ sub: 'alice' })
+    const event: AuditEvent = { type: 'price.change', data: { from: price } }
+    return await request.audit(event, async () => {
+      const done = await steps[request.query.how]?.()
+      event.target = { kind: 'article', id: '7' }
+      return { done, price }
+    })
+  })
+  const post = async (how: string) => await app.inject({ method: 'POST', url: `/price?how=${how}` })
+  t.match((await post('well')).json(), { done: 1, price: 2 })
+  t.match(await post('refuses'), { statusCode: 402 })
+  t.match(await post('breaks'), { statusCode: 500 })
+  await t.rejects(audit.act({ type: 'keys.rotate' }, () => { throw new TypeError('at once') }), TypeError)
+  const told = (await entriesOf(app)).slice(1)
+  t.match(told, [
+    { type: 'intent', data: { operation: 'price.change' }, actor: { ip: '127.0.0.1' }, target: null },
+    { type: 'price.change', outcome: 'success', data: { from: 1 }, requestId: 'req-1', target: { kind: 'article', id: '7' } },
+    { type: 'intent' },
+    { type: 'price.change', outcome: 'denied', reason: 'TOO_DEAR', data: { from: 2 }, target: null },
+    { type: 'intent' },
+    { type: 'price.change', outcome: 'failure', reason: 'RangeError' },
+    { type: 'intent', data: { operation: 'keys.rotate' } },
+    { type: 'keys.rotate', outcome: 'failure', reason: 'TypeError' }
+  ])
+  for (let i = 0; i < told.length; i += 2) t.equal(told[i]?.op, told[i + 1]?.op)
+  t.equal(new Set(told.map(({ op }) => op)).size, 4)
+
+  const answer = await post('unrecorded')
+  t.match(answer, { statusCode: 503, headers: { 'set-cookie': undefined } })
+  t.match(answer.json(), { code: 'FST_AUDIT_UNAVAILABLE' })
+  t.equal(await registry.count({ sub: 'alice' }), 0, 'what it was given is taken back')
+  t.equal(price, 3)
+  state.mode = 'hangs'
+  t.match((await post('well')).json(), { code: 'FST_AUDIT_UNAVAILABLE' })
+  t.equal(price, 3, 'nothing was done')
+  state.mode = 'well'
+  t.match(await audit.unresolved(registry.now() + 1), [{ data: { operation: 'price.change' } }], 'it stands unresolved for an operator')
+})
+
+t.test('with best effort what a route does is told once, and never waited for', async t => {
+  const { ledger, state } = fragileLedger()
+  const app = await audited(t, { ledger, guarantee: 'best-effort' })
+  state.mode = 'fails'
+  t.equal(await app.audit.act({ type: 'price.change' }, async () => 7), 7)
+  state.mode = 'well'
+  await app.audit.flush()
+  t.same((await entriesOf(app)).map(({ type }) => type).slice(1), ['price.change'])
 })
 
 t.test('a lost answer of the ledger stores nothing twice', async t => {

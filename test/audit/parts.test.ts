@@ -110,7 +110,7 @@ t.test('keys are one for each person, whoever makes them first', async t => {
   t.equal(await alone.find({ tenant: '', sub: 'nobody' }), null)
   await t.rejects(new HolderKeys(ledger, secrets).open(), { code: 'FST_AUDIT_KEY', statusCode: 500 })
   const [stored] = await ledger.keysByOwner([String(made[0]?.owner)])
-  await ledger.rewrapKey({ owner: '', finder: '', ...stored, wrapped: 'nonsense' })
+  await ledger.rewrapKeys([{ owner: '', finder: '', ...stored, wrapped: 'nonsense' }])
   await t.rejects(alone.find(alice), { code: 'FST_AUDIT_KEY' })
 })
 

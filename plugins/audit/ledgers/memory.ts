@@ -84,13 +84,16 @@ export class MemoryLedger implements Ledger {
     return owners.map(owner => this.#ownedBy(owner)).filter(key => key !== undefined).map(key => ({ ...key }))
   }
 
-  async keysAfter (owner: string, limit: number): Promise<readonly StoredKey[]> {
-    return [...this.#keys.values()].filter(key => key.owner > owner).sort((a, b) => a.owner < b.owner ? -1 : 1).slice(0, limit).map(key => ({ ...key }))
+  async keysAfter (owner: string, limit: number, unlike?: string): Promise<readonly StoredKey[]> {
+    const wanted = [...this.#keys.values()].filter(key => key.owner > owner && (unlike === undefined || !key.wrapped.startsWith(unlike)))
+    return wanted.sort((a, b) => a.owner < b.owner ? -1 : 1).slice(0, limit).map(key => ({ ...key }))
   }
 
-  async rewrapKey ({ owner, wrapped }: StoredKey): Promise<void> {
-    const key = this.#ownedBy(owner)
-    if (key !== undefined) key.wrapped = wrapped
+  async rewrapKeys (keys: readonly StoredKey[]): Promise<void> {
+    for (const { owner, wrapped } of keys) {
+      const key = this.#ownedBy(owner)
+      if (key !== undefined) key.wrapped = wrapped
+    }
   }
 
   async keep (kept: ReadonlyArray<{ seq: number, kept: string }>): Promise<void> {

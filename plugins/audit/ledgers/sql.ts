@@ -134,12 +134,14 @@ export class SqlLedger implements Ledger {
     return (await this.#query(`select owner, finder, wrapped from ${this.#tables.keys} where owner = any($1)`, [owners])).map(keyOf)
   }
 
-  async keysAfter (owner: string, limit: number): Promise<readonly StoredKey[]> {
-    return (await this.#query(`select owner, finder, wrapped from ${this.#tables.keys} where owner > $1 order by owner limit $2`, [owner, limit])).map(keyOf)
+  async keysAfter (owner: string, limit: number, unlike?: string): Promise<readonly StoredKey[]> {
+    const wanted = unlike === undefined ? '' : 'and not starts_with(wrapped, $3)'
+    return (await this.#query(`select owner, finder, wrapped from ${this.#tables.keys} where owner > $1 ${wanted} order by owner limit $2`, [owner, limit, ...unlike === undefined ? [] : [unlike]])).map(keyOf)
   }
 
-  async rewrapKey ({ owner, wrapped }: StoredKey): Promise<void> {
-    await this.#query(`update ${this.#tables.keys} set wrapped = $2 where owner = $1`, [owner, wrapped])
+  async rewrapKeys (keys: readonly StoredKey[]): Promise<void> {
+    await this.#query(`update ${this.#tables.keys} set wrapped = given.wrapped from unnest($1::text[], $2::text[]) as given (owner, wrapped) where ${this.#tables.keys}.owner = given.owner`,
+      [keys.map(({ owner }) => owner), keys.map(({ wrapped }) => wrapped)])
   }
 
   async keep (kept: ReadonlyArray<{ seq: number, kept: string }>): Promise<void> {

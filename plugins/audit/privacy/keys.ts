@@ -7,6 +7,8 @@ import { open, seal, sealingKey, type SealingKey } from './seal.ts'
 
 /** Keys that a process remembers to seal with. */
 const REMEMBERED = 10_000
+/** Keys that are encrypted anew at once. */
+const PAGE = 500
 /** The owner of what finds the others. */
 const FINDER = 'finder'
 
@@ -90,18 +92,16 @@ export class HolderKeys {
    * @returns how many it changed
    */
   async rewrap (): Promise<number> {
+    const { id } = this.#masters[0] as MasterKey // there is one at least
     let changed = 0
-    let after = ''
-    for (let page = await this.#ledger.keysAfter(after, 500); page.length > 0; page = await this.#ledger.keysAfter(after, 500)) {
-      for (const stored of page) {
-        after = stored.owner
-        const { id, text } = this.#opened(stored)
-        if (id === this.#masters[0]?.id) continue
-        await this.#ledger.rewrapKey({ ...stored, wrapped: this.#wrap(stored.owner, text) })
-        changed++
-      }
+    for (let after = ''; ;) {
+      const page = await this.#ledger.keysAfter(after, PAGE, `${id}.`)
+      await this.#ledger.rewrapKeys(page.map(stored => ({ ...stored, wrapped: this.#wrap(stored.owner, this.#opened(stored)) })))
+      changed += page.length
+      const last = page.at(-1)
+      if (last === undefined) return changed
+      after = last.owner
     }
-    return changed
   }
 
   /** What finds the key of a holder, and tells nobody else whose it is. */
@@ -127,16 +127,16 @@ export class HolderKeys {
   }
 
   #secretOf (stored: StoredKey): { secret: Buffer, holder: Holder } {
-    const { secret, holder } = JSON.parse(this.#opened(stored).text) as { secret: string, holder: Holder } // written here, and authenticated
+    const { secret, holder } = JSON.parse(this.#opened(stored)) as { secret: string, holder: Holder } // written here, and authenticated
     return { secret: Buffer.from(secret, 'base64'), holder }
   }
 
-  #opened ({ owner, wrapped }: StoredKey): { id: string, text: string } {
+  #opened ({ owner, wrapped }: StoredKey): string {
     const [id = '', box = ''] = wrapped.split('.')
     const master = this.#masters.find(known => known.id === id)
     const text = master === undefined ? null : open(master.key, box, owner)
     if (text === null) throw new KeyCorrupt(owner)
-    return { id, text }
+    return text
   }
 }
 

@@ -17,7 +17,7 @@ export const appendRules: readonly Rule[] = [
       assert.deepEqual(await ledger.keysByFinder(['nobody']), [])
       assert.deepEqual(await ledger.keysByOwner(['nobody']), [])
       assert.deepEqual(await ledger.keysAfter('', 10), [])
-      await ledger.rewrapKey(keyOf('nobody'))
+      await ledger.rewrapKeys([keyOf('nobody')])
       await ledger.keep([])
       assert.deepEqual(await ledger.kept([0]), new Map())
       assert.equal(await ledger.lastCheckpoint(), null)

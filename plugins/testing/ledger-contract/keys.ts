@@ -96,11 +96,13 @@ export const keyRules: readonly Rule[] = [
       const { ledger } = bench
       const [alice, bob] = [keyOf('alice'), keyOf('bob')]
       await ledger.addKeys([alice, bob])
-      await ledger.rewrapKey({ ...alice, wrapped: 'anew' })
-      assert.deepEqual(await ledger.keysByFinder([alice.finder, bob.finder]), [{ ...alice, wrapped: 'anew' }, bob])
+      await ledger.rewrapKeys([{ ...alice, wrapped: 'new.alice' }])
+      assert.deepEqual(await ledger.keysByFinder([alice.finder, bob.finder]), [{ ...alice, wrapped: 'new.alice' }, bob])
+      assert.deepEqual(await ledger.keysAfter('', 10, 'new.'), [bob])
+      assert.deepEqual(await ledger.keysAfter(bob.owner, 10, 'new.'), [])
       await bench.add([{}], { destroyed: [alice.owner] })
-      await ledger.rewrapKey(alice)
-      assert.deepEqual(await ledger.keysAfter('', 10), [bob])
+      await ledger.rewrapKeys([alice, { ...bob, wrapped: 'new.bob' }])
+      assert.deepEqual(await ledger.keysAfter('', 10), [{ ...bob, wrapped: 'new.bob' }])
     }
   },
   {

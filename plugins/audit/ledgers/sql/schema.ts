@@ -12,7 +12,7 @@ export const another = 'subject is distinct from sub'
 /** Statements that make the tables. The keys of persons stand in one of their own, which backups can leave out. */
 export function schemaOf ({ head, entries, tiles, checkpoints, keys }: Tables): string[] {
   return [
-    `create table ${head} (one boolean primary key default true check (one), size bigint not null, frontier bytea not null, erasures bigint not null)`,
+    `create table ${head} (one boolean constraint pk_${head} primary key default true constraint idx_${head}_one check (one), size bigint not null, frontier bytea not null, erasures bigint not null)`,
     `insert into ${head} (size, frontier, erasures) values (0, '', 0)`,
     `create table ${entries} (
       seq bigint constraint pk_${entries} primary key,
@@ -42,6 +42,6 @@ export function schemaOf ({ head, entries, tiles, checkpoints, keys }: Tables): 
     // Hashes cannot be compressed.
     `alter table ${tiles} alter column hashes set storage external`,
     `create table ${checkpoints} (size bigint constraint pk_${checkpoints} primary key, note text not null)`,
-    `create table ${keys} (owner text constraint pk_${keys} primary key, finder text not null constraint uq_${keys}_finder unique, wrapped text not null)`
+    `create table ${keys} (owner text constraint pk_${keys} primary key, finder text not null constraint idx_${keys}_finder unique, wrapped text not null)`
   ]
 }
