@@ -4,7 +4,7 @@ import { parseEnv } from 'node:util'
 import createError from '@fastify/error'
 import { envSchema } from 'env-schema'
 import type { JwtKey } from 'fastify-token-registry/session-jwt'
-import { baseUrl, delay, origins, pageUrl, privateKey, rateLimit, secrets, sessionLimit, trustedProxies, webhookUrl, type RateLimit } from './config/values.ts'
+import { baseUrl, delay, origins, pageUrl, privateKey, publicKeys, rateLimit, secrets, sessionLimit, signingKeys, trustedProxies, webhookUrl, type RateLimit } from './config/values.ts'
 import { redisUrl, type RedisPlace } from './config/redis-url.ts'
 import { aSecret, formats, variables, type Variables } from './config/variables.ts'
 
@@ -41,6 +41,18 @@ export interface Config {
     readonly perUser: number | false
     readonly perDevice: number | false
     readonly onExceed: Variables['SESSION_LIMIT_STRATEGY']
+  }
+  readonly audit: {
+    readonly guarantee: Variables['AUDIT_GUARANTEE']
+    readonly origin: string
+    /** PEM: all sign. Empty: derived from the first of the token secrets. */
+    readonly signingKeys: readonly string[]
+    readonly formerKeys: readonly string[]
+    /** The first wraps, all unwrap, and so do the token secrets. */
+    readonly masterKeys: readonly string[]
+    readonly anchor: { readonly file: string | null, readonly url: string | null }
+    /** How the paths of files with copies begin. */
+    readonly copy: string | null
   }
   readonly webhook: { readonly url: string, readonly secret: string } | null
   readonly shutdownDelayMs: number
@@ -87,6 +99,7 @@ export function loadConfig (env: Environment): Config {
     trustProxy: trustedProxies(values.TRUST_PROXY),
     rateLimits: { global: rateLimit(values.RATE_LIMIT_GLOBAL), auth: rateLimit(values.RATE_LIMIT_AUTH) },
     sessionLimits: { perUser: sessionLimit(values.SESSION_LIMIT), perDevice: sessionLimit(values.SESSION_LIMIT_DEVICE), onExceed: values.SESSION_LIMIT_STRATEGY },
+    audit: audit(values),
     webhook: webhook(values),
     shutdownDelayMs: delay(values.SHUTDOWN_DELAY),
     logLevel: values.LOG_LEVEL
@@ -96,6 +109,19 @@ export function loadConfig (env: Environment): Config {
 function jwtKey ({ JWT_SECRET: secret, JWT_PRIVATE_KEY: pem }: Variables): JwtKey | null {
   if (pem !== undefined) return privateKey(pem)
   return secret === undefined ? null : { secret }
+}
+
+function audit (values: Variables): Config['audit'] {
+  const { AUDIT_SIGNING_KEY: pems, AUDIT_FORMER_KEYS: vkeys, AUDIT_MASTER_KEY: masters, AUDIT_ANCHOR_FILE: file, AUDIT_ANCHOR_URL: url, AUDIT_COPY: copy } = values
+  return {
+    guarantee: values.AUDIT_GUARANTEE,
+    origin: values.AUDIT_ORIGIN,
+    signingKeys: pems === undefined ? [] : signingKeys(pems),
+    formerKeys: vkeys === undefined ? [] : publicKeys(vkeys),
+    masterKeys: masters === undefined ? [] : secrets(masters),
+    anchor: { file: file === undefined ? null : resolve(file), url: url ?? null },
+    copy: copy === undefined ? null : resolve(copy)
+  }
 }
 
 function webhook ({ NOTIFY_WEBHOOK_URL: url, NOTIFY_WEBHOOK_SECRET: secret }: Variables): Config['webhook'] {

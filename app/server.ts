@@ -2,6 +2,7 @@ import fastifyCors from '@fastify/cors'
 import fastifyHelmet from '@fastify/helmet'
 import fastifyJwt from '@fastify/jwt'
 import Fastify, { type FastifyInstance } from 'fastify'
+import audit, { auditRoutes } from 'fastify-token-registry/audit'
 import tokenRegistry, { type MemoryStoreOptions, memoryStore } from 'fastify-token-registry'
 import redisStore, { StoreAbsent } from 'fastify-token-registry/redis-store'
 import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
@@ -10,6 +11,8 @@ import strictInput, { strictServerOptions } from 'fastify-token-registry/strict-
 import { adminRoutes } from './admin/routes.ts'
 import { authRoutes } from './auth/routes.ts'
 import { announce } from './announce.ts'
+import { serverStart } from './audit/events.ts'
+import { auditOptions } from './audit/options.ts'
 import { createAuth } from './auth/auth.ts'
 import type { Config } from './config.ts'
 import { openDatabase } from './database/database.ts'
@@ -104,10 +107,16 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
       devices: true,
       notifications: { channels: [mailChannel(users, mailer), ...config.webhook === null ? [] : [webhookChannel(config.webhook)]] }
     })
+    await app.register(audit, auditOptions(config.audit, database))
+    await app.audit.record(await serverStart(config, database))
+    // What the first of the secrets does not protect yet; then the others can go.
+    const rewrapped = await app.audit.rewrapKeys()
+    if (rewrapped > 0) app.log.info({ keys: rewrapped }, 'the keys of the audit log are encrypted by the first secret')
+    app.log.info({ vkeys: app.audit.vkeys }, 'the audit log is signed: these public keys are for those who check it')
     await app.register(fastifyJwt, { namespace: 'access', ...jwtKeys(keys.jwtKey) })
     await app.register(sessionJwt, { namespace: 'access', ttl: ACCESS_TTL, issuer: config.publicUrl ?? 'fastify-token-registry', audience: 'api' })
 
-    const auth = createAuth({ registry: app.tokenRegistry, users, passwords, mailer, sessionJwt: app.sessionJwt, notifications: app.sessionLimits.notifications, urls: config, log: app.log })
+    const auth = createAuth({ registry: app.tokenRegistry, audit: app.audit, users, passwords, mailer, sessionJwt: app.sessionJwt, notifications: app.sessionLimits.notifications, urls: config, log: app.log })
     app.addHook('onClose', () => auth.close())
     if (config.administrator !== null) await auth.ensureAdministrator(config.administrator)
 
@@ -115,6 +124,7 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     await app.register(sessionRoutes, { prefix: '/api/sessions' })
     await app.register(deviceRoutes, { prefix: '/api/devices' })
     await app.register(adminRoutes, { prefix: '/api/admin', users })
+    await app.register(auditRoutes, { prefix: '/audit' })
     await app.register(healthRoutes, { prefix: '/health', database, state })
     await app.ready()
   } catch (error) {

@@ -1,6 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import createError from '@fastify/error'
+import { userTarget } from '../audit/events.ts'
 import { answers, exactly } from '../http/schemas.ts'
 import { deviceNames, EndedAnswer, PageQuery, sessionAnswer, SessionsAnswer } from '../sessions/schemas.ts'
 import type { Users } from '../users/users.ts'
@@ -19,6 +20,7 @@ export const adminRoutes: FastifyPluginAsyncTypebox<{ users: Users }> = async (a
   }, async request => {
     const { session: { id } } = request.requireAuth()
     const { sub } = request.params
+    await request.audit({ type: 'admin.sessions.list', target: userTarget(sub) })
     const [{ sessions, cursor }, names] = await Promise.all([tokenRegistry.list({ sub, ...request.query }), deviceNames(app, { sub, tenant: '' })])
     return { sessions: sessions.map(session => sessionAnswer(session, id, names)), cursor }
   })
@@ -28,7 +30,7 @@ export const adminRoutes: FastifyPluginAsyncTypebox<{ users: Users }> = async (a
     schema: { operationId: 'endSessionsOfUser', summary: 'End every session of a user', tags, params: UserParams, response: answers({ 200: EndedAnswer }) }
   }, async request => {
     const { session: { sub: by } } = request.requireAuth()
-    return { ended: await tokenRegistry.revokeAll({ sub: request.params.sub, by }) }
+    return { ended: await tokenRegistry.for(request).revokeAll({ sub: request.params.sub, by }) }
   })
 
   app.patch('/users/:sub', {
@@ -44,9 +46,11 @@ export const adminRoutes: FastifyPluginAsyncTypebox<{ users: Users }> = async (a
   }, async request => {
     const { sub } = request.params
     const { disabled } = request.body
-    const user = disabled ? await users.disable(sub) : await users.enable(sub)
-    if (user === null) throw new UserNotFound()
+    await request.audit({ type: disabled ? 'user.disable' : 'user.enable', target: userTarget(sub) }, async () => {
+      const user = disabled ? await users.disable(sub) : await users.enable(sub)
+      if (user === null) throw new UserNotFound()
+    })
     const { session: { sub: by } } = request.requireAuth()
-    return { ended: disabled ? await tokenRegistry.revokeAll({ sub, reason: 'disabled', by }) : 0 }
+    return { ended: disabled ? await tokenRegistry.for(request).revokeAll({ sub, reason: 'disabled', by }) : 0 }
   })
 }

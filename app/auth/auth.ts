@@ -1,6 +1,8 @@
-import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance, FastifyRequest } from 'fastify'
 import { refusalOf, TokenInvalid, type RegistryError, type SessionMeta, type SessionRecord, type TokenRegistry } from 'fastify-token-registry'
+import type { Audit, AuditEvent } from 'fastify-token-registry/audit'
 import type { Notifications } from 'fastify-token-registry/session-limits'
+import { userTarget } from '../audit/events.ts'
 import { Background } from '../background.ts'
 import type { Config } from '../config.ts'
 import type { Mailer } from '../mail/mailer.ts'
@@ -15,6 +17,7 @@ const RESET = 'password-reset'
 
 export interface AuthParts {
   registry: TokenRegistry
+  audit: Audit
   sessionJwt: FastifyInstance['sessionJwt']
   users: Users
   passwords: Passwords
@@ -36,15 +39,22 @@ export interface SignedIn {
 
 export type Auth = ReturnType<typeof createAuth>
 
-/** Who may come in: users and passwords on one side, sessions on the other. */
-export function createAuth ({ registry, sessionJwt, users, passwords, mailer, notifications, urls, log }: AuthParts) {
+/** Who may come in: users and passwords on one side, sessions on the other. What is done for a request is recorded as done by it. */
+export function createAuth ({ registry, audit, sessionJwt, users, passwords, mailer, notifications, urls, log }: AuthParts) {
   const background = new Background(log, 1000)
 
   return {
     /** @throws `APP_PASSWORD_REFUSED` (400), `APP_USER_EMAIL_TAKEN` (409) */
-    async register ({ email, password, name }: { email: string, password: string, name?: string }): Promise<User> {
+    async register ({ email, password, name }: { email: string, password: string, name?: string }, request: FastifyRequest): Promise<User> {
       checkPassword(password)
-      return await users.create({ email, name: name ?? null, passwordHash: await passwords.hash(password) })
+      const passwordHash = await passwords.hash(password)
+      const event: AuditEvent = { type: 'user.register', data: { email } }
+      return await request.audit(event, async () => {
+        const user = await users.create({ email, name: name ?? null, passwordHash })
+        event.actor = { sub: user.id }
+        event.target = userTarget(user.id)
+        return user
+      })
     },
 
     /**
@@ -53,33 +63,40 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
      * @param endOthers ids of sessions of the user that end in the same step
      * @throws `APP_SIGN_IN_REFUSED` (401), `APP_USER_DISABLED` (403), `FST_SESSION_LIMIT` (429)
      */
-    async signIn ({ email, password, meta, endOthers }: { email: string, password: string, meta: SessionMeta, endOthers: string[] }): Promise<SignedIn> {
-      const verified = await verify({ email }, password)
-      if (verified === null) throw new SignInRefused()
-      const { user, hash } = verified
-      if (user.disabledAt !== null) throw new UserDisabled()
+    async signIn ({ email, password, meta, endOthers }: { email: string, password: string, meta: SessionMeta, endOthers: string[] }, request: FastifyRequest): Promise<SignedIn> {
+      const { user, hash } = await verify({ email }, password)
+      if (user === null || hash === null) {
+        await request.audit({ ...signInOf(email, user), outcome: 'failure', reason: 'APP_SIGN_IN_REFUSED' })
+        throw new SignInRefused()
+      }
+      if (user.disabledAt !== null) {
+        await request.audit({ ...signInOf(email, user), outcome: 'denied', reason: 'APP_USER_DISABLED' })
+        throw new UserDisabled()
+      }
 
-      const issued = await registry.issue({ sub: user.id, use: 'refresh', scope: scopesOf(user), meta, ...endOthers.length > 0 && { endOthers } })
+      const sessions = registry.for(request)
+      const issued = await sessions.issue({ sub: user.id, use: 'refresh', scope: scopesOf(user), meta, ...endOthers.length > 0 && { endOthers } })
       // A password change or a shut-out that came in between has ended the sessions it saw, but not this one.
       const now = await users.credentials({ id: user.id }).catch(async error => {
-        await registry.revokeById(issued.session.id)
+        await sessions.revokeById(issued.session.id)
         throw error
       })
       if (now?.passwordHash !== hash || now.user.disabledAt !== null) {
-        await registry.revokeById(issued.session.id, now?.passwordHash === hash ? 'disabled' : 'password_changed')
+        await sessions.revokeById(issued.session.id, now?.passwordHash === hash ? 'disabled' : 'password_changed')
         throw new SignInRefused()
       }
       return signedIn(now.user, issued.session, issued.token)
     },
 
     /** @throws {TokenInvalid} 401, also where the user is gone or disabled, whose session then ends */
-    async refresh (refreshToken: string): Promise<SignedIn> {
+    async refresh (refreshToken: string, request: FastifyRequest): Promise<SignedIn> {
+      const sessions = registry.for(request)
       // Looked up before the token is used up: used up without an answer, it would be taken for stolen when it comes again.
       const owner = await registry.get(refreshToken)
       const user = owner === null ? null : await userOf(owner)
-      const { token, session } = await registry.rotate(refreshToken).catch(error => { throw refusalOf(error) })
+      const { token, session } = await sessions.rotate(refreshToken).catch(error => { throw refusalOf(error) })
       if (user === null || user.disabledAt !== null) {
-        await registry.revokeById(session.id, 'disabled')
+        await sessions.revokeById(session.id, 'disabled')
         throw new TokenInvalid()
       }
       return signedIn(user, session, token)
@@ -88,43 +105,55 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
     userOf,
 
     /**
-     * Changes a password that is known.
+     * Changes the password of who asks, and knows it.
      *
      * @returns how many other sessions ended
      * @throws `APP_PASSWORD_WRONG` (403), `APP_PASSWORD_REFUSED` (400)
      */
-    async changePassword (session: Pick<SessionRecord, 'id' | 'sub'>, { currentPassword, newPassword, endOthers }: { currentPassword: string, newPassword: string, endOthers: boolean }): Promise<number> {
+    async changePassword ({ currentPassword, newPassword, endOthers }: { currentPassword: string, newPassword: string, endOthers: boolean }, request: FastifyRequest): Promise<number> {
+      const { session: { id, sub } } = request.requireAuth()
       checkPassword(newPassword)
-      const verified = await verify({ id: session.sub }, currentPassword)
-      if (verified === null) throw new PasswordWrong()
-      const changed = await users.setPasswordHash(session.sub, await passwords.hash(newPassword), verified.hash)
-      if (!changed) throw new PasswordWrong()
-      return await endSessions(session.sub, endOthers ? [session.id] : null)
+      await request.audit({ type: 'password.change', target: userTarget(sub) }, async () => {
+        const { hash } = await verify({ id: sub }, currentPassword)
+        const changed = hash !== null && await users.setPasswordHash(sub, await passwords.hash(newPassword), hash)
+        if (!changed) throw new PasswordWrong()
+      })
+      return await endSessions(sub, endOthers ? [id] : null, request)
     },
 
-    /** Mails a token to reset the password, where there is such a user. Returns at once, so that nothing tells whether there is. */
-    forgotPassword (email: string): void {
+    /** Mails a token to reset the password, where there is such a user. Waits for nothing that tells whether there is. */
+    async forgotPassword (email: string, request: FastifyRequest): Promise<void> {
+      await request.audit({ type: 'password.forgot', data: { email } })
       background.run('a mail to reset a password', async () => {
         const user = await users.findByEmail(email)
         if (user === null || user.disabledAt !== null) return
-        const { token } = await registry.issue({ sub: user.id, use: 'once', client: RESET, ttl: '1h' })
+        const { token } = await registry.for(request).issue({ sub: user.id, use: 'once', client: RESET, ttl: '1h' })
         mailer.send({ to: user.email, ...resetMail(token, urls) })
       })
     },
 
     /** @throws `APP_RESET_REFUSED` (400), `APP_PASSWORD_REFUSED` (400), which as a database that fails leaves the token valid */
-    async resetPassword (token: string, password: string): Promise<void> {
+    async resetPassword (token: string, password: string, request: FastifyRequest): Promise<void> {
       checkPassword(password)
       const asked = await registry.get(token)
-      if (asked === null || await userOf(asked) === null) throw new ResetRefused()
-      const passwordHash = await passwords.hash(password)
-      const { sub } = await registry.consume(token, { client: RESET }).catch(error => { throw isCallersFault(error) ? new ResetRefused() : error })
-      if (!await users.setPasswordHash(sub, passwordHash)) throw new ResetRefused()
-      await endSessions(sub, [])
+      const user = asked === null ? null : await userOf(asked)
+      const event: AuditEvent = { type: 'password.reset', target: user && userTarget(user.id) }
+      const sub = await request.audit(event, async () => {
+        if (user === null) throw new ResetRefused()
+        const passwordHash = await passwords.hash(password)
+        const { sub } = await registry.for(request).consume(token, { client: RESET }).catch(error => { throw isCallersFault(error) ? new ResetRefused() : error })
+        if (!await users.setPasswordHash(sub, passwordHash)) throw new ResetRefused()
+        event.actor = { sub }
+        return sub
+      })
+      await endSessions(sub, [], request)
     },
 
     async ensureAdministrator ({ email, password }: { email: string, password: string }): Promise<void> {
-      if (await users.ensureAdministrator({ email, passwordHash: await passwords.hash(password) })) log.info('the first administrator was made')
+      const made = await users.ensureAdministrator({ email, passwordHash: await passwords.hash(password) })
+      if (made === null) return
+      await audit.record({ type: 'user.register', target: userTarget(made.id), data: { email, roles: made.roles } })
+      log.info('the first administrator was made')
     },
 
     close: () => background.close()
@@ -135,10 +164,10 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
    *
    * @param kept null where none is to end
    */
-  async function endSessions (sub: string, kept: string[] | null): Promise<number> {
+  async function endSessions (sub: string, kept: string[] | null, request: FastifyRequest): Promise<number> {
     let ended = 0
     try {
-      if (kept !== null) ended = await registry.revokeAll({ sub, except: kept, reason: 'password_changed', by: sub })
+      if (kept !== null) ended = await registry.for(request).revokeAll({ sub, except: kept, reason: 'password_changed', by: sub })
     } finally {
       if (ended === 0) notifications.notify({ type: 'password-changed', sub, detail: { reason: 'password_changed', by: sub } })
     }
@@ -149,11 +178,11 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
     return await users.findById(sub)
   }
 
-  /** Whose password it is, and the hash of it that stands now; null for an unknown user or a wrong password. */
-  async function verify (of: { email: string } | { id: string }, password: string): Promise<{ user: User, hash: string } | null> {
+  /** Whose password is asked for, null for an unknown user, and the hash of it that stands now, null where it is wrong. */
+  async function verify (of: { email: string } | { id: string }, password: string): Promise<{ user: User | null, hash: string | null }> {
     const { user = null, passwordHash: hash = null } = await users.credentials(of) ?? {}
     const { matches, needsRehash } = await passwords.verify(hash, password)
-    if (!matches || user === null || hash === null) return null
+    if (!matches || user === null || hash === null) return { user, hash: null }
     if (!needsRehash) return { user, hash }
     const renewed = await passwords.hash(password)
     if (await users.setPasswordHash(user.id, renewed, hash)) return { user, hash: renewed }
@@ -165,6 +194,11 @@ export function createAuth ({ registry, sessionJwt, users, passwords, mailer, no
     const { token, expiresIn } = sessionJwt.sign(session)
     return { user, session, accessToken: token, refreshToken, expiresIn }
   }
+}
+
+/** Whoever it is: who is meant stands in it, so that they can be told of it. */
+function signInOf (email: string, user: User | null): AuditEvent {
+  return { type: 'session.start', target: user && userTarget(user.id), data: { email } }
 }
 
 function isCallersFault (error: unknown): boolean {

@@ -20,7 +20,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     onRequest,
     schema: { operationId: 'register', summary: 'Register', tags, body: RegisterBody, response: answers({ 201: RegisterAnswer }) }
   }, async (request, reply) => {
-    const user = await auth.register(request.body)
+    const user = await auth.register(request.body, request)
     return reply.code(201).send({ user: userAnswer(user) })
   })
 
@@ -49,7 +49,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     }
     reply.header('cache-control', 'no-store')
     try {
-      const signedIn = await auth.signIn({ email, password, meta, endOthers })
+      const signedIn = await auth.signIn({ email, password, meta, endOthers }, request)
       devices.give(request, reply, recognised)
       return await loginAnswer(signedIn)
     } catch (error) {
@@ -66,7 +66,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     schema: { operationId: 'refresh', summary: 'Get new tokens for a refresh token', tags, body: RefreshBody, response: answers({ 200: LoginAnswer }) }
   }, async (request, reply) => {
     reply.header('cache-control', 'no-store')
-    return await loginAnswer(await auth.refresh(request.body.refreshToken))
+    return await loginAnswer(await auth.refresh(request.body.refreshToken, request))
   })
 
   app.post('/logout', {
@@ -93,7 +93,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     schema: { operationId: 'changePassword', summary: 'Change the password', tags, body: ChangeBody, response: answers({ 200: EndedAnswer }) }
   }, async request => {
     const { currentPassword, newPassword, endOthers = true } = request.body
-    return { ended: await auth.changePassword(request.requireAuth().session, { currentPassword, newPassword, endOthers }) }
+    return { ended: await auth.changePassword({ currentPassword, newPassword, endOthers }, request) }
   })
 
   app.post('/password/forgot', {
@@ -107,7 +107,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
       response: answers({ 204: NoContent })
     }
   }, async (request, reply) => {
-    auth.forgotPassword(request.body.email)
+    await auth.forgotPassword(request.body.email, request)
     return reply.code(204).send(null)
   })
 
@@ -115,7 +115,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     onRequest,
     schema: { operationId: 'resetPassword', summary: 'Reset the password with the token of the mail; ends every session', tags, body: ResetBody, response: answers({ 204: NoContent }) }
   }, async (request, reply) => {
-    await auth.resetPassword(request.body.token, request.body.password)
+    await auth.resetPassword(request.body.token, request.body.password, request)
     return reply.code(204).send(null)
   })
 

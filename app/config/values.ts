@@ -1,6 +1,8 @@
-import { randomBytes } from 'node:crypto'
+import { createPrivateKey, randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
 import { milliseconds, weakness } from 'fastify-token-registry'
+import { webhookAnchor } from 'fastify-token-registry/audit'
+import { parseVkey } from 'fastify-token-registry/audit/verify'
 import { jwtKeys, type JwtKey } from 'fastify-token-registry/session-jwt'
 import { webhookChannel } from 'fastify-token-registry/session-limits'
 import { isEmail } from '../users/email.ts'
@@ -128,6 +130,32 @@ export function privateKey (text: string): JwtKey {
   const key = { privateKey: text.replaceAll('\\n', '\n') }
   jwtKeys(key)
   return key
+}
+
+/** Private keys as PEM, one after the other. */
+export function signingKeys (text: string): readonly string[] {
+  const keys = text.replaceAll('\\n', '\n').trim().split(/(?<=-----END PRIVATE KEY-----)\s+/)
+  return keys.every(isEd25519) ? keys : refuse('not an Ed25519 key')
+}
+
+function isEd25519 (pem: string): boolean {
+  return pem.endsWith('-----END PRIVATE KEY-----') && createPrivateKey(pem).asymmetricKeyType === 'ed25519'
+}
+
+/** What signed a log, as `origin+id+base64`. */
+export function publicKeys (text: string): readonly string[] {
+  return list(text).map(key => parseVkey(key) === null ? refuse('not a public key') : key)
+}
+
+/** The name of a log. Without a comma, which separates public keys. */
+export function logOrigin (text: string): string {
+  return /^[!-*\--~]{1,200}$/.test(text) ? text : refuse('not a name')
+}
+
+/** Where checkpoints are posted. */
+export function anchorUrl (text: string): string {
+  webhookAnchor(text)
+  return text
 }
 
 function isWeak (text: string): boolean {

@@ -2,7 +2,7 @@ import { Type, type Static, type TString, type TUnsafe } from '@sinclair/typebox
 import { checkPassword } from '../passwords/policy.ts'
 import { isEmail } from '../users/email.ts'
 import { redisUrl } from './redis-url.ts'
-import { baseUrl, databaseUrl, delay, origins, pageUrl, privateKey, rateLimit, secret, secrets, sender, sessionLimit, smtpUrl, trustedProxies, webhookSecret, webhookUrl } from './values.ts'
+import { anchorUrl, baseUrl, databaseUrl, delay, logOrigin, origins, pageUrl, privateKey, publicKeys, rateLimit, secret, secrets, sender, sessionLimit, signingKeys, smtpUrl, trustedProxies, webhookSecret, webhookUrl } from './values.ts'
 
 /** What a variable that holds a secret may be. */
 export const aSecret = '32 bytes of randomness, as "openssl rand -base64 32" prints them'
@@ -54,7 +54,7 @@ export const variables = Type.Object({
   TOKEN_SECRET: Type.Optional(text('secrets', {
     secret: true,
     mayBe: `${aSecret}, or several of them, separated by commas`,
-    description: 'signs session and refresh tokens; to replace it, put the new one before the old one'
+    description: 'signs session and refresh tokens, and keeps the audit log where that has no keys of its own; to replace it, put the new one before the old one'
   })),
   JWT_SECRET: Type.Optional(text('secret', {
     secret: true,
@@ -118,6 +118,42 @@ export const variables = Type.Object({
     mayBe: `${aSecret}, or whsec_ and base64 of as many`,
     description: 'signs what NOTIFY_WEBHOOK_URL is sent (standardwebhooks.com)'
   })),
+  AUDIT_GUARANTEE: oneOf(['required', 'best-effort'], {
+    default: 'required',
+    description: 'required: what the audit log cannot record is not done; best-effort: it is, and what was lost is counted'
+  }),
+  AUDIT_ORIGIN: text('log-origin', {
+    default: 'fastify-token-registry/audit',
+    mayBe: 'id.example.org/audit, without spaces and +',
+    description: 'names the audit log in what it signs; no two logs are named alike, and none is renamed'
+  }),
+  AUDIT_SIGNING_KEY: Type.Optional(text('audit-keys', {
+    secret: true,
+    mayBe: 'an Ed25519 key as PEM, as "openssl genpkey -algorithm ed25519" prints it, its line ends kept or written as \\n, or several of them, one after the other',
+    description: 'signs what the audit log is, in the place of a key from TOKEN_SECRET; all of them sign, so that one can be replaced'
+  })),
+  AUDIT_FORMER_KEYS: Type.Optional(text('audit-vkeys', {
+    mayBe: 'public keys as the log tells them at start, separated by commas',
+    description: 'what signed the audit log before; set the last one here before it goes'
+  })),
+  AUDIT_MASTER_KEY: Type.Optional(text('secrets', {
+    secret: true,
+    mayBe: `${aSecret}, or several of them, separated by commas`,
+    description: 'encrypts the keys of persons in the audit log, in the place of TOKEN_SECRET; to replace it, put the new one before the old one and start once'
+  })),
+  AUDIT_ANCHOR_FILE: Type.Optional(Type.String({
+    mayBe: 'a file',
+    description: 'is given what the audit log signs; on a disk that the database and this server cannot rewrite it shows what was cut off'
+  })),
+  AUDIT_ANCHOR_URL: Type.Optional(text('anchor-url', {
+    secret: true,
+    mayBe: 'https://anchor.example.org/path, or http: to this machine',
+    description: 'likewise, by POST'
+  })),
+  AUDIT_COPY: Type.Optional(Type.String({
+    mayBe: 'how the paths of files begin, as /var/log/audit',
+    description: 'files with a copy of the audit log, a line an entry, whose paths begin so; servers do not share them'
+  })),
   RATE_LIMIT_GLOBAL: text('rate-limit', {
     default: '1000/1h',
     mayBe: 'as 100/15m, or off',
@@ -158,10 +194,14 @@ function oneOf<const Name extends string> (names: readonly Name[], annotations: 
 
 /** What the formats of the variables accept: what their parsers do not throw for. */
 export const formats: Readonly<Record<string, (text: string) => boolean>> = {
+  'anchor-url': parsedBy(anchorUrl),
+  'audit-keys': parsedBy(signingKeys),
+  'audit-vkeys': parsedBy(publicKeys),
   email: isEmail,
   'base-url': parsedBy(baseUrl),
   'database-url': parsedBy(databaseUrl),
   delay: parsedBy(delay),
+  'log-origin': parsedBy(logOrigin),
   origins: parsedBy(origins),
   'page-url': parsedBy(pageUrl),
   password: parsedBy(checkPassword),

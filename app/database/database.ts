@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import { within } from 'fastify-token-registry'
+import { sqlLedger } from 'fastify-token-registry/audit'
 import type { Config } from '../config.ts'
 import type { Driver, Drizzle, Log } from './driver.ts'
 import { openEmbedded } from './embedded.ts'
@@ -9,6 +10,8 @@ import { openPostgresql } from './postgresql.ts'
 
 export interface Database {
   readonly kind: Driver['kind']
+  /** For what brings its own statements, as the ledger of the audit. */
+  readonly client: Driver['client']
   /** The migrations that were applied when it was opened. */
   readonly migrations: readonly string[]
   /**
@@ -52,6 +55,7 @@ export async function openDatabase ({ databaseUrl, dataDir }: Pick<Config, 'data
 async function migrated (driver: Driver, log: Log): Promise<readonly string[]> {
   try {
     const names = await migrate(driver.db)
+    await sqlLedger(driver.client).open()
     if (names.length > 0) log.info({ migrations: names }, 'the database was migrated')
     return names
   } catch (error) {
@@ -60,10 +64,11 @@ async function migrated (driver: Driver, log: Log): Promise<readonly string[]> {
   }
 }
 
-function databaseOn ({ kind, db, close }: Driver, migrations: readonly string[], log: Log): Database {
+function databaseOn ({ kind, client, db, close }: Driver, migrations: readonly string[], log: Log): Database {
   let closed: PromiseLike<void> | undefined
   return {
     kind,
+    client,
     migrations,
 
     async query (run) {

@@ -1,10 +1,16 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { SessionRecord } from 'fastify-token-registry'
+import type { AuditTarget } from 'fastify-token-registry/audit'
 import { answers } from '../http/schemas.ts'
 import { EndedAnswer } from '../sessions/schemas.ts'
 import { DeviceAnswer, deviceAnswer, DeviceBody, DeviceParams, DevicesAnswer } from './schemas.ts'
 
 const tags = ['devices']
 const config = { session: { noStore: true } }
+
+function deviceTarget (id: string, { sub }: Pick<SessionRecord, 'sub'>): AuditTarget {
+  return { kind: 'device', id, sub }
+}
 
 /** The devices of who is signed in. Another's device is answered as one that does not exist. */
 export const deviceRoutes: FastifyPluginAsyncTypebox = async app => {
@@ -24,7 +30,9 @@ export const deviceRoutes: FastifyPluginAsyncTypebox = async app => {
     schema: { operationId: 'changeDevice', summary: 'Name one of the own devices, or trust it', tags, params: DeviceParams, body: DeviceBody, response: answers({ 200: DeviceAnswer }) }
   }, async request => {
     const { session } = request.requireAuth()
-    return deviceAnswer(await devices.change(session, request.params.id, request.body), session.meta.deviceId)
+    const { params: { id }, body } = request
+    const event = { type: 'device.change', target: deviceTarget(id, session), data: body, personal: ['name'] }
+    return deviceAnswer(await request.audit(event, async () => await devices.change(session, id, body)), session.meta.deviceId)
   })
 
   app.delete('/:id', {
@@ -32,6 +40,8 @@ export const deviceRoutes: FastifyPluginAsyncTypebox = async app => {
     schema: { operationId: 'forgetDevice', summary: 'End the sessions on one of the own devices, and forget it', tags, params: DeviceParams, response: answers({ 200: EndedAnswer }) }
   }, async request => {
     const { session } = request.requireAuth()
-    return { ended: await devices.forget(session, request.params.id, { by: session.sub }) }
+    const { id } = request.params
+    const event = { type: 'device.forget', target: deviceTarget(id, session) }
+    return { ended: await request.audit(event, async () => await devices.forget(session, id, { by: session.sub, request })) }
   })
 }

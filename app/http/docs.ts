@@ -10,6 +10,7 @@ const tags = [
   { name: 'sessions', description: 'The sessions of who is signed in' },
   { name: 'devices', description: 'The devices that they are on' },
   { name: 'admin', description: 'What administrators see and end' },
+  { name: 'audit', description: 'Who did what, and proof of it; for who has the scope `audit:read`' },
   { name: 'health', description: 'For load balancers and orchestrators' }
 ]
 

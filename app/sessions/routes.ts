@@ -46,7 +46,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox = async app => {
     schema: { operationId: 'endSession', summary: 'End one of the own sessions', tags, params: SessionParams, response: answers({ 204: NoContent }) }
   }, async (request, reply) => {
     const { session: { sub, tenant } } = request.requireAuth()
-    if (!await tokenRegistry.revokeById(request.params.id, 'revoked', { sub, tenant, by: sub })) throw new SessionNotFound()
+    if (!await tokenRegistry.for(request).revokeById(request.params.id, 'revoked', { sub, tenant, by: sub })) throw new SessionNotFound()
     return reply.code(204).send(null)
   })
 
@@ -61,6 +61,6 @@ export const sessionRoutes: FastifyPluginAsyncTypebox = async app => {
     }
   }, async request => {
     const { session: { id, sub, tenant } } = request.requireAuth()
-    return { ended: await tokenRegistry.revokeAll({ sub, tenant, except: request.query.all === true ? [] : [id], by: sub }) }
+    return { ended: await tokenRegistry.for(request).revokeAll({ sub, tenant, except: request.query.all === true ? [] : [id], by: sub }) }
   })
 }

@@ -77,14 +77,15 @@ export function createUsers ({ query }: Pick<Database, 'query'>) {
     /**
      * Makes an administrator, where the address is free. One that exists keeps its password.
      *
-     * @returns whether it was made
+     * @returns null where there was one
      * @throws {AdministratorTaken} where the address is another user's: whoever registered it first must not become one by that
      */
-    async ensureAdministrator (given: { email: string, passwordHash: string }): Promise<boolean> {
-      if (await insert({ ...given, roles: [administrator] }) !== null) return true
+    async ensureAdministrator (given: { email: string, passwordHash: string }): Promise<User | null> {
+      const made = await insert({ ...given, roles: [administrator] })
+      if (made !== null) return made
       const owner = await find(eq(users.emailKey, emailKey(given.email)))
       if (owner === null || !owner.roles.includes(administrator)) throw new AdministratorTaken()
-      return false
+      return null
     },
 
     async findById (id: string): Promise<User | null> {

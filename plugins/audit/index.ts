@@ -52,15 +52,17 @@ const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
   await audit.open()
 
   app.decorate('audit', audit)
+  const told = new WeakSet()
   recordRegistry({
     registry: tokenRegistry,
     required: options.guarantee === 'required',
     record: async (event, op) => await audit.record(event, op),
     note: async (event, op) => await audit.note(event, op),
     issued: rememberIssued,
+    told,
     timeout: options.timeout + MARGIN
   })
-  wireRequests(app, audit)
+  wireRequests(app, audit, told)
   tokenRegistry.stats.register('audit', () => audit.figures)
   app.addHook('preClose', async () => { await audit.endFollowing() })
   app.addHook('onClose', async () => { await audit.close() })

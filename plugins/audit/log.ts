@@ -167,7 +167,7 @@ export class AuditLog {
         }
         return
       } catch (error) {
-        this.#options.failed(error)
+        if (since === null) this.#options.failed(error)
         since ??= size
       }
       await pause(wait * (0.5 + Math.random() / 2), undefined, { signal: this.#closing.signal }).catch(() => {})

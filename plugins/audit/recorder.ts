@@ -15,6 +15,8 @@ export interface RecorderParts {
   note: Record
   /** Is told what a request was given. */
   issued: (request: FastifyRequest, sessions: readonly SessionRecord[]) => void
+  /** Takes what was thrown and is on record by that. */
+  told: WeakSet<object>
   /** ms: longer than `record` takes */
   timeout: number
 }
@@ -42,7 +44,7 @@ const types: { [Operation in OperationName]: string } = {
 }
 
 /** From what the registry does to entries, one for each event: intents before, outcomes and endings after. */
-export function recordRegistry ({ registry, required, record, note, issued, timeout }: RecorderParts): void {
+export function recordRegistry ({ registry, required, record, note, issued, told, timeout }: RecorderParts): void {
   const underWay = new Map<string, UnderWay>()
   const store = required ? record : note
 
@@ -63,6 +65,7 @@ export function recordRegistry ({ registry, required, record, note, issued, time
     const operation = underWay.get(context.op)
     if (operation === undefined) return // it was under way when the plugin came
     underWay.delete(context.op)
+    if (outcome.error instanceof Error) told.add(outcome.error)
     if (context.request !== null && operation.change.sessions !== undefined) issued(context.request, outcome.sessions)
     const work = eventsOf(outcome, operation).map(async event => await store(event, context.op))
     if (required) await Promise.all([...work, ...operation.endings])

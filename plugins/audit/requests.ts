@@ -22,8 +22,12 @@ interface RouteConfig {
 /** Methods whose routes change nothing, unless they say `config.audit`. */
 const safe = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
-/** Brings the audit to requests: who did it is known, and answers wait for what has to be on record. */
-export function wireRequests (app: FastifyInstance, audit: Audit): void {
+/**
+ * Brings the audit to requests: who did it is known, and answers wait for what has to be on record.
+ *
+ * @param told errors that are on record already
+ */
+export function wireRequests (app: FastifyInstance, audit: Audit, told: WeakSet<object>): void {
   function recordOf (this: FastifyRequest, event: AuditEvent): Promise<void>
   function recordOf<T> (this: FastifyRequest, event: AuditEvent, work: () => Promise<T>): Promise<T>
   function recordOf<T> (this: AuditedRequest, event: AuditEvent, work?: () => Promise<T>): Promise<T | void> {
@@ -48,7 +52,7 @@ export function wireRequests (app: FastifyInstance, audit: Audit): void {
   // It runs where a request fails, and never else.
   app.addHook('onError', (request, _reply, error, done) => {
     const cause = refusalIn(error)
-    if (cause !== null) audit.note({ ...refusedBy(request), type: 'request.refuse', outcome: 'denied', reason: reasonOf(cause) })
+    if (cause !== null && !told.has(cause)) audit.note({ ...refusedBy(request), type: 'request.refuse', outcome: 'denied', reason: reasonOf(cause) })
     done()
   })
 }

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { Type } from '@sinclair/typebox'
+import { Type, type TSchema } from '@sinclair/typebox'
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import strictInput from '../strict-input/index.ts'
 import type { AuditEntry } from './reading.ts'
@@ -21,6 +21,7 @@ const text = (description: string, example: string) => Type.String({ minLength: 
 const nullable = (example: string) => Type.Union([Type.String(), Type.Null()], { examples: [example] })
 const exactly = (properties: Parameters<typeof Type.Object>[0], options = {}) => Type.Object(properties, { additionalProperties: false, ...options })
 const time = (description: string) => Type.String({ format: 'date-time', description, examples: ['2026-01-31T09:30:00.000Z'] })
+const CHECKPOINT = 'example.com/audit\n1\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— example.com/audit …\n'
 const Hash = Type.String({ description: '32 bytes as base64', examples: ['47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='] })
 
 const Entry = exactly({
@@ -44,6 +45,14 @@ const EntriesAnswer = exactly({
   cursor: Type.Union([Type.String(), Type.Null()], { description: 'for the next page; null at the end', examples: [null] })
 }, { description: 'Entries, newest first' })
 
+/** In whatever shape the server gives errors. */
+const ErrorAnswer = Type.Partial(Type.Object({ statusCode: Type.Integer({ maximum: 599 }), code: Type.String(), error: Type.String(), message: Type.String({ description: 'what to do about it' }) }), {
+  additionalProperties: true,
+  description: 'The request was refused',
+  examples: [{ statusCode: 403, code: 'FST_SESSION_SCOPE', error: 'Forbidden', message: 'This needs the scope audit:read' }]
+})
+const answers = (answer: TSchema) => ({ 200: answer, '4xx': ErrorAnswer, '5xx': ErrorAnswer })
+
 const EntriesQuery = exactly({
   type: Type.Optional(text('of the event', 'session.start')),
   sub: Type.Optional(text('who acted, or whose what they acted on was', 'alice')),
@@ -58,11 +67,11 @@ const EntriesQuery = exactly({
 
 const ReceiptAnswer = exactly({
   version: Type.Literal(1),
-  entry: Type.String({ description: 'the leaf, verbatim' }),
+  entry: Type.String({ description: 'the leaf, verbatim', examples: ['{"actor":…,"type":"session.end","v":1}'] }),
   index: size('its place'),
   size: size('of the log that the checkpoint signs'),
   proof: Type.Array(Hash),
-  checkpoint: Type.String({ description: 'a signed note' })
+  checkpoint: Type.String({ description: 'a signed note', examples: [CHECKPOINT] })
 }, { description: 'Proof that the session ended: fastify-token-registry/audit/verify checks it' })
 
 /**
@@ -85,7 +94,7 @@ export const auditRoutes: FastifyPluginAsync<AuditRoutesOptions> = async (app, o
 
   app.get<{ Querystring: { type?: string, sub?: string, client?: string, outcome?: AuditEntry['outcome'], target?: string, since?: string, until?: string, limit?: number, cursor?: string } }>('/entries', {
     config,
-    schema: { operationId: 'listAuditEntries', summary: 'Who did what, newest first', tags, security, querystring: EntriesQuery, response: { 200: EntriesAnswer } }
+    schema: { operationId: 'listAuditEntries', summary: 'Who did what, newest first', tags, security, querystring: EntriesQuery, response: answers(EntriesAnswer) }
   }, async request => {
     const { since, until, target, limit = 100, cursor, ...query } = request.query
     return await audit.entries({
@@ -107,7 +116,7 @@ export const auditRoutes: FastifyPluginAsync<AuditRoutesOptions> = async (app, o
       produces: ['text/event-stream'],
       querystring: exactly({ type: Type.Optional(text('of the event', 'session.start')) }),
       headers: Type.Object({ 'last-event-id': Type.Optional(Type.String({ pattern: '^[0-9]{1,15}$', description: '`seq` of the last entry that was seen', examples: ['41'] })) }),
-      response: { 200: Type.String({ description: 'id: seq, event: type, data: the entry', examples: ['id: 41\nevent: session.start\ndata: {}\n\n'] }) }
+      response: answers(Type.String({ description: 'id: seq, event: type, data: the entry', examples: ['id: 41\nevent: session.start\ndata: {}\n\n'] }))
     }
   }, (request, reply) => {
     const after = request.headers['last-event-id']
@@ -133,7 +142,7 @@ export const auditRoutes: FastifyPluginAsync<AuditRoutesOptions> = async (app, o
       tags,
       security,
       produces: ['text/plain'],
-      response: { 200: Type.String({ description: 'a signed note', examples: ['example.com/audit\n1\n…'] }) }
+      response: answers(Type.String({ description: 'a signed note', examples: [CHECKPOINT] }))
     }
   }, async (_request, reply) => {
     return reply.type('text/plain; charset=utf-8').send(await audit.checkpoint())
@@ -147,7 +156,7 @@ export const auditRoutes: FastifyPluginAsync<AuditRoutesOptions> = async (app, o
       tags,
       security,
       querystring: exactly({ index: size('of the entry'), size: size('of the log') }),
-      response: { 200: exactly({ index: size('of the entry'), size: size('of the log'), leafHash: Hash, proof: Type.Array(Hash) }, { description: 'The proof' }) }
+      response: answers(exactly({ index: size('of the entry'), size: size('of the log'), leafHash: Hash, proof: Type.Array(Hash) }, { description: 'The proof' }))
     }
   }, async ({ query: { index, size } }) => await audit.inclusionProof(index, size))
 
@@ -159,7 +168,7 @@ export const auditRoutes: FastifyPluginAsync<AuditRoutesOptions> = async (app, o
       tags,
       security,
       querystring: exactly({ from: size('of the log before'), to: size('of the log after') }),
-      response: { 200: exactly({ from: size('of the log before'), to: size('of the log after'), proof: Type.Array(Hash) }, { description: 'The proof' }) }
+      response: answers(exactly({ from: size('of the log before'), to: size('of the log after'), proof: Type.Array(Hash) }, { description: 'The proof' }))
     }
   }, async ({ query: { from, to } }) => await audit.consistencyProof(from, to))
 
@@ -171,7 +180,7 @@ export const auditRoutes: FastifyPluginAsync<AuditRoutesOptions> = async (app, o
       tags,
       security,
       params: exactly({ sessionId: text('of the session', '1Kz4_7cpHvAsp864SZoUrGX8') }),
-      response: { 200: ReceiptAnswer }
+      response: answers(ReceiptAnswer)
     }
   }, async request => await audit.receipt(request.params.sessionId, tenantOf(request).tenant))
 }

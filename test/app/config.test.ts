@@ -6,6 +6,7 @@ import { secret as aSecret } from '../../app/config/values.ts'
 import { variables } from '../../app/config/variables.ts'
 import { environment, loadConfig } from '../../app/config.ts'
 import { loadKeys } from '../../app/keys.ts'
+import { vkeyOf } from '../../plugins/audit/verify/index.ts'
 import { temporaryDirectory } from '../support/embedded.ts'
 
 const secret = (): string => randomBytes(32).toString('base64')
@@ -41,6 +42,7 @@ t.test('without any configuration the server is embedded and listens on this mac
     trustProxy: false,
     rateLimits: { global: { max: 1000, timeWindowMs: 3_600_000 }, auth: { max: 100, timeWindowMs: 900_000 } },
     sessionLimits: { perUser: 10, perDevice: 3, onExceed: 'end-oldest' },
+    audit: { guarantee: 'required', origin: 'fastify-token-registry/audit', signingKeys: [], formerKeys: [], masterKeys: [], anchor: { file: null, url: null }, copy: null },
     webhook: null,
     shutdownDelayMs: 1000,
     logLevel: 'info'
@@ -49,6 +51,7 @@ t.test('without any configuration the server is embedded and listens on this mac
 
 t.test('every variable is read into what the server works with', async t => {
   const [first, second, jwt] = [secret(), secret(), secret()]
+  const [one, two] = [generateKeyPairSync('ed25519').privateKey, generateKeyPairSync('ed25519').privateKey]
   t.match(loadConfig({
     NODE_ENV: 'production',
     HOST: '0.0.0.0',
@@ -73,6 +76,14 @@ t.test('every variable is read into what the server works with', async t => {
     SESSION_LIMIT_STRATEGY: 'refuse',
     NOTIFY_WEBHOOK_URL: 'https://hooks.example.org/a',
     NOTIFY_WEBHOOK_SECRET: jwt,
+    AUDIT_GUARANTEE: 'best-effort',
+    AUDIT_ORIGIN: 'id.example.org/audit',
+    AUDIT_SIGNING_KEY: `${pem(one)}${pem(two).replaceAll('\n', '\\n')}`,
+    AUDIT_FORMER_KEYS: `${vkeyOf('id.example.org/audit', one)}, ${vkeyOf('id.example.org/audit', two)}`,
+    AUDIT_MASTER_KEY: `${second},${first}`,
+    AUDIT_ANCHOR_FILE: '/mnt/anchor',
+    AUDIT_ANCHOR_URL: 'http://localhost:8080/anchor',
+    AUDIT_COPY: 'audit',
     SHUTDOWN_DELAY: '500ms',
     LOG_LEVEL: 'silent'
   }), {
@@ -92,6 +103,15 @@ t.test('every variable is read into what the server works with', async t => {
     trustProxy: ['loopback', '10.0.0.0/8', 'fd00::/8', '192.0.2.1'],
     rateLimits: { global: false, auth: { max: 5, timeWindowMs: 30_000 } },
     sessionLimits: { perUser: 3, perDevice: false, onExceed: 'refuse' },
+    audit: {
+      guarantee: 'best-effort',
+      origin: 'id.example.org/audit',
+      signingKeys: [one, two].map(key => pem(key).trim()),
+      formerKeys: [one, two].map(key => vkeyOf('id.example.org/audit', key)),
+      masterKeys: [second, first],
+      anchor: { file: '/mnt/anchor', url: 'http://localhost:8080/anchor' },
+      copy: resolve('audit')
+    },
     webhook: { url: 'https://hooks.example.org/a', secret: jwt },
     shutdownDelayMs: 500,
     logLevel: 'silent'
@@ -131,6 +151,9 @@ t.test('what is no value of a variable is refused: the variable, what it was, wh
     SESSION_LIMIT_DEVICE: ['0', ' 3'],
     SESSION_LIMIT_STRATEGY: ['end-newest'],
     RATE_LIMIT_AUTH: ['100', '0/1h', '100/0s', '100/1h/1h', '1e3/1h', '-1/1h', '100/15', '100/15min', 'on'],
+    AUDIT_GUARANTEE: ['none'],
+    AUDIT_ORIGIN: ['my audit', 'a+b', 'a,b', 'ö', 'x'.repeat(201)],
+    AUDIT_FORMER_KEYS: ['a', 'a+12345678+AQ==', 'a+1,'],
     SHUTDOWN_DELAY: ['5', '-5s', '1w', '61m', '30d'],
     LOG_LEVEL: ['loud'],
     ADMIN_EMAIL: ['root', 'a@b, c@d', 'a@b\r\nBcc: c@d'],
@@ -168,6 +191,9 @@ t.test('what is no value of a secret variable is refused and not shown', async t
     ],
     NOTIFY_WEBHOOK_URL: ['http://hooks.example.org/hunter2', 'hunter2', 'https:hunter2', 'https://u:hunter2@hooks.example.org', 'https://10.0.0.1/hunter2', 'https://[::1]/hunter2'],
     NOTIFY_WEBHOOK_SECRET: ['hunter2', 'whsec_hunter2', 'whsec_hunter2-hunter3-MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'],
+    AUDIT_SIGNING_KEY: ['hunter2', '-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----', `${pem(generateKeyPairSync('ed25519').privateKey)}hunter2`, pem(generateKeyPairSync('x25519').privateKey)],
+    AUDIT_MASTER_KEY: ['hunter2', `${good},hunter2`],
+    AUDIT_ANCHOR_URL: ['http://anchor.example.org/hunter2', 'hunter2', 'ftp://hunter2@localhost'],
     SMTP_URL: ['http://root:hunter2@mail', 'hunter2', 'smtp:', 'smtp:hunter2', 'smtps://'],
     JWT_PRIVATE_KEY: ['-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----'],
     ADMIN_PASSWORD: ['hunter2', 'hunter2'.repeat(20), 'password1', 'Password1'],

@@ -101,7 +101,7 @@ for (const [kind, where] of Object.entries(somewhere)) {
       const given = { email: 'Root@example.org', passwordHash: 'first' }
       const made = await Promise.all(Array.from({ length: 20 }, () => users.ensureAdministrator(given)))
       t.equal(made.filter(Boolean).length, 1)
-      t.equal(await users.ensureAdministrator({ email: 'root@example.org', passwordHash: 'second' }), false)
+      t.equal(await users.ensureAdministrator({ email: 'root@example.org', passwordHash: 'second' }), null)
       const found = await users.credentials({ email: 'root@example.org' })
       t.match(found, { passwordHash: 'first', user: { roles: ['administrator'] } })
       t.same(found && scopesOf(found.user), ['sessions:admin', 'users:admin', 'audit:read'])

@@ -39,7 +39,7 @@ async function open (t: Test, options: true | DevicesOptions = true, parts: Part
 
 /** Only for what asks nothing of a store. */
 function recogniser (options: true | DevicesOptions = true, keys = [randomBytes(32)]): Devices {
-  const registry: DevicesParts['registry'] = { list: async () => ({ sessions: [], cursor: null }), revokeById: async () => false }
+  const registry: DevicesParts['registry'] = { list: async () => ({ sessions: [], cursor: null }), revokeById: async () => false, for: () => registry }
   return new Devices({ documents: new MemoryDocuments(Date.now), keys, registry, options: resolveDevices(options), now: Date.now, log: () => {} })
 }
 

@@ -15,7 +15,7 @@ export interface DevicesParts {
   documents: Documents
   /** 32 bytes each: the first signs device tokens, all verify. */
   keys: readonly Buffer[]
-  registry: Pick<TokenRegistry, 'list' | 'revokeById'>
+  registry: Pick<TokenRegistry, 'list' | 'revokeById'> & { for: (request: FastifyRequest) => Pick<TokenRegistry, 'revokeById'> }
   options: ResolvedDevices
   /** ms since the epoch */
   now: () => number
@@ -46,6 +46,8 @@ export interface SignIn {
 export interface EndOptions {
   /** Who does it, for the endings. */
   by?: string | null
+  /** On whose behalf, for hooks: as with `tokenRegistry.for(request)`. */
+  request?: FastifyRequest
 }
 
 const PAGE = 100
@@ -171,10 +173,10 @@ export class Devices {
    * @returns how many were ended
    * @throws `FST_SESSION_DEVICE_NOT_FOUND` where there is neither such a device nor a session on it, `FST_STORE_*`, what a `preRevoke` hook throws
    */
-  async signOut (subject: Subject, id: string, { by = null }: EndOptions = {}): Promise<number> {
+  async signOut (subject: Subject, id: string, options: EndOptions = {}): Promise<number> {
     if (!isDeviceId(id)) throw new DeviceNotFound()
     const device = await this.find(subject, id)
-    const ended = await this.#endSessions(subject, id, by)
+    const ended = await this.#endSessions(subject, id, options)
     if (device === null && ended === 0) throw new DeviceNotFound()
     return ended
   }
@@ -192,12 +194,13 @@ export class Devices {
     return ended
   }
 
-  async #endSessions ({ tenant, sub }: Subject, id: string, by: string | null): Promise<number> {
+  async #endSessions ({ tenant, sub }: Subject, id: string, { by = null, request }: EndOptions): Promise<number> {
+    const registry = request === undefined ? this.#registry : this.#registry.for(request)
     let ended = 0
     let cursor: string | null = null
     do {
       const page = await this.#registry.list({ tenant, sub, deviceId: id, limit: PAGE, cursor })
-      const endings = await Promise.all(page.sessions.map(async session => await this.#registry.revokeById(session.id, 'revoked', { by })))
+      const endings = await Promise.all(page.sessions.map(async session => await registry.revokeById(session.id, 'revoked', { by })))
       ended += endings.filter(done => done).length
       cursor = page.cursor
     } while (cursor !== null)

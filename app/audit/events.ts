@@ -1,0 +1,18 @@
+import type { AuditEvent, AuditTarget } from 'fastify-token-registry/audit'
+import type { Config } from '../config.ts'
+import type { Database } from '../database/database.ts'
+import { packageInfo } from '../package-info.ts'
+
+/** A user, as what is acted on. */
+export function userTarget (id: string): AuditTarget {
+  return { kind: 'user', id, sub: id }
+}
+
+/** What the server starts with: nothing secret, and no address of a service. */
+export async function serverStart ({ production, redis, sessionLimits, rateLimits, corsOrigin, trustProxy, mail, webhook }: Config, { kind }: Pick<Database, 'kind'>): Promise<AuditEvent> {
+  const { version } = await packageInfo()
+  return {
+    type: 'server.start',
+    data: { version, node: process.version, production, database: kind, sessions: redis === null ? 'memory' : 'redis', sessionLimits, rateLimits, corsOrigin, trustProxy, sendsMail: mail.smtpUrl !== null, sendsWebhooks: webhook !== null }
+  }
+}
