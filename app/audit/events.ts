@@ -3,9 +3,9 @@ import type { Config } from '../config.ts'
 import type { Database } from '../database/database.ts'
 import { packageInfo } from '../package-info.ts'
 
-/** A user, as what is acted on. */
+/** A user, as what is acted on: named by a pseudonym. */
 export function userTarget (id: string): AuditTarget {
-  return { kind: 'user', id, sub: id }
+  return { kind: 'subject', id, sub: id }
 }
 
 /** What the server starts with: nothing secret, and no address of a service. */

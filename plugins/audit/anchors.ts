@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises'
+import { open, type FileHandle } from 'node:fs/promises'
 import { setTimeout as pause } from 'node:timers/promises'
 import { within } from '../token-registry/index.ts'
 import { AuditOptions } from './errors.ts'
@@ -11,20 +11,28 @@ const TIMEOUT = 5000
 const PAUSE = { first: 1000, longest: 60_000 }
 
 /**
- * Appends each checkpoint to a file, one after the other, and syncs it.
+ * Appends each checkpoint to a file, one after the other, and syncs it: `notesIn` of `audit/verify` reads it.
  *
  * @param path on another disk, machine, or medium that is written once
  */
 export function fileAnchor (path: string): Anchor {
   return async ({ note }) => {
-    const file = await open(path, 'a', 0o600)
+    const file = await open(path, 'a+', 0o600)
     try {
-      await file.appendFile(`${note}\n`)
+      // One that was not written to its end stays by itself.
+      await file.appendFile(`${await isWhole(file) ? '' : '\n\n'}${note}\n`)
       await file.datasync()
     } finally {
       await file.close()
     }
   }
+}
+
+async function isWhole (file: FileHandle): Promise<boolean> {
+  const { size } = await file.stat()
+  const end = Buffer.alloc(2)
+  await file.read(end, 0, 2, Math.max(0, size - 2))
+  return size === 0 || end.equals(Buffer.from('\n\n'))
 }
 
 /**

@@ -76,7 +76,8 @@ export interface ResolvedOptions extends Pick<Static<typeof Options>, 'ledger' |
 
 /** @throws {OptionFault} names the option, what it was and what it may be */
 export function resolveOptions (given: AuditPluginOptions): ResolvedOptions {
-  const options = Value.Default(Options, { ...given })
+  // It writes into lists, and those that are given may be frozen.
+  const options = Value.Default(Options, Object.fromEntries(Object.entries(given).map(([name, value]) => [name, Array.isArray(value) ? [...value] : value])))
   const fault = faultOf(Options, options, '')
   if (fault !== null) throw new OptionFault(fault)
   const { gather, timeout, checkpointInterval, copies = [], signingKeys = [], formerKeys = [], masterKeys = [], anchors = [], ...rest } = options as Static<typeof Options> // no fault was found with it

@@ -1,6 +1,6 @@
 import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -10,7 +10,7 @@ import { Anchors } from '../../plugins/audit/anchors.ts'
 import { Checkpoints } from '../../plugins/audit/checkpoints.ts'
 import { fileAnchor, memoryLedger, webhookAnchor, type Anchor, type Head, type Ledger } from '../../plugins/audit/index.ts'
 import { ed25519Of, Signer, signingKeyOf } from '../../plugins/audit/signing.ts'
-import { checkpointText, leafHash, openNote, parseCheckpoint, parseVkey } from '../../plugins/audit/verify/index.ts'
+import { checkpointText, leafHash, notesIn, openNote, parseCheckpoint, parseVkey } from '../../plugins/audit/verify/index.ts'
 import { deferred, soon } from '../support/deferred.ts'
 
 const origin = 'example.com/audit'
@@ -137,6 +137,15 @@ t.test('a file has one checkpoint after the other, for its owner alone', async t
   const path = join(directory, 'checkpoints')
   for (const note of ['one\n', 'two\n']) await fileAnchor(path)({ size: 1, note })
   t.equal(await readFile(path, 'utf8'), 'one\n\ntwo\n\n')
+  const signer = new Signer(origin, [ed25519Of(randomBytes(32))])
+  const notes = [1, 2, 4].map(size => signer.sign(headOf(size)))
+  await writeFile(path, '')
+  for (const [index, note] of notes.entries()) {
+    await fileAnchor(path)({ size: index, note })
+    if (index === 1) await truncate(path, (await stat(path)).size - 40) // as if it had died meanwhile
+  }
+  t.same(notesIn(await readFile(path, 'utf8')), [notes[0], notes[2]], 'those that are whole')
+  t.same(notesIn(''), [])
   t.equal((await stat(path)).mode & 0o777, 0o600)
   await mkdir(join(directory, 'in the way'))
   await t.rejects(async () => await fileAnchor(join(directory, 'in the way'))({ size: 1, note: 'n' }), { code: 'EISDIR' })

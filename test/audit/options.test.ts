@@ -39,6 +39,11 @@ t.test('options are taken as they are given', async t => {
   t.same(resolved.masterKeys, [Buffer.from(secret)])
 })
 
+t.test('what is given is not changed', async t => {
+  const given = Object.freeze({ masterKeys: Object.freeze([randomBytes(32).toString('base64')]), anchors: Object.freeze([() => {}]), gather: Object.freeze({ time: 5 }), formerKeys: Object.freeze([]) })
+  t.match(resolveOptions(given), { gather: { time: 5, entries: 500 }, anchors: given.anchors })
+})
+
 t.test('what is wrong is named, with what it was and what it may be', async t => {
   const { privateKey } = generateKeyPairSync('x25519')
   const secret = randomBytes(32).toString('base64')

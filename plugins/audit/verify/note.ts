@@ -14,6 +14,9 @@ const BASE64 = /^[A-Za-z0-9+/]+=*$/
 // eslint-disable-next-line no-control-regex -- a note has none but newlines
 const CONTROL = /[\0-\x09\x0b-\x1f]/
 
+/** A checkpoint among others; a signature has 68 bytes at least. */
+const WHOLE = /^[^\n]+\n\d+\n[A-Za-z0-9+/]{43}=\n(?:[^\n]+\n)*\n(?:— \S+ (?:[A-Za-z0-9+/]{4}){22,}[A-Za-z0-9+/=]{4}\n)+/gm
+
 export interface NoteSigner {
   /** Without spaces, `+` and control characters. */
   name: string
@@ -91,6 +94,11 @@ export function openNote (note: string, vkeys: ReadonlyArray<string | Vkey>): Op
     signed[key === undefined ? 'unknown' : 'verifiedBy'].add(signature.name)
   }
   return signed.verifiedBy.size === 0 ? null : { text, verifiedBy: [...signed.verifiedBy], unknown: [...signed.unknown] }
+}
+
+/** Checkpoints in a text of several, as an anchor wrote them one after the other: each that is whole. */
+export function notesIn (text: string): string[] {
+  return [...text.matchAll(WHOLE)].map(([note]) => note)
 }
 
 /** The text of a checkpoint (C2SP tlog-checkpoint). @throws {RangeError} where it would be none */
