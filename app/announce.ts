@@ -4,8 +4,8 @@ import type { Keys } from './keys.ts'
 
 /** Says where things are kept: what runs on embedded defaults, and which variable outgrows it. */
 export function announce ({ databaseUrl, redis, dataDir, mail }: Pick<Config, 'databaseUrl' | 'redis' | 'dataDir' | 'mail'>, { generated }: Pick<Keys, 'generated'>, log: Pick<FastifyBaseLogger, 'info'>): void {
-  if (databaseUrl === null) log.info(`users are kept in an embedded database in ${dataDir}/db: set DATABASE_URL to keep them in PostgreSQL`)
-  else log.info('users are kept in PostgreSQL')
+  if (databaseUrl === null) log.info(`users and the audit log are kept in an embedded database in ${dataDir}/db: set DATABASE_URL to keep them in PostgreSQL`)
+  else log.info('users and the audit log are kept in PostgreSQL')
   if (redis === null) log.info('sessions are kept in memory, and end with this process: set REDIS_URL to keep them in Redis')
   else log.info('sessions are kept in Redis; what rate limits count stays in this process')
   if (generated.length > 0) log.info(`${generated.join(' and ')} were generated and are kept in ${dataDir}: set them to choose your own${redis === null ? '' : ', the same for every server on this Redis'}`)

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { link, mkdir, open, unlink, type FileHandle } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import createError from '@fastify/error'
 import type { JwtKey } from 'fastify-token-registry/session-jwt'
 import type { Config } from './config.ts'
@@ -26,18 +26,22 @@ export interface Keys {
  */
 export async function loadKeys ({ dataDir, tokenSecrets, jwtKey }: Pick<Config, 'dataDir' | 'tokenSecrets' | 'jwtKey'>): Promise<Keys> {
   return {
-    tokenSecrets: tokenSecrets ?? [await keptKey(dataDir, 'token-secret.key')],
-    jwtKey: jwtKey ?? { secret: await keptKey(dataDir, 'jwt-secret.key') },
+    tokenSecrets: tokenSecrets ?? [await keptKey(keyFile({ dataDir }, 'token-secret'))],
+    jwtKey: jwtKey ?? { secret: await keptKey(keyFile({ dataDir }, 'jwt-secret')) },
     generated: [...tokenSecrets === null ? ['TOKEN_SECRET'] : [], ...jwtKey === null ? ['JWT_SECRET'] : []]
   }
 }
 
-async function keptKey (dataDir: string, name: string): Promise<string> {
-  const file = join(dataDir, name)
+/** Where a generated key is kept. */
+export function keyFile ({ dataDir }: Pick<Config, 'dataDir'>, name: 'token-secret' | 'jwt-secret'): string {
+  return join(dataDir, `${name}.key`)
+}
+
+async function keptKey (file: string): Promise<string> {
   const kept = await readKey(file)
   if (kept !== null) return kept
 
-  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 })
   const draft = `${file}.${randomBytes(8).toString('hex')}`
   await writeKey(draft)
   try {

@@ -1,12 +1,13 @@
 import type { FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
+import type { TokenRegistry } from '../token-registry/index.ts'
 import { Audit } from './audit.ts'
 import type { AuditEvent } from './entry.ts'
 import { memoryLedger } from './ledgers/memory.ts'
 import { resolveOptions, type AuditPluginOptions } from './options.ts'
 import { recordRegistry } from './recorder.ts'
 import { rememberIssued, wireRequests } from './requests.ts'
-import { ed25519Of } from './signing.ts'
+import { Signer, signingKeysOf } from './signing.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -46,7 +47,7 @@ const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
     ledger,
     // With those of the registry at the end, a log that began without keys of its own can be given some.
     masterKeys: [...masterKeys, ...tokenRegistry.deriveKeys('audit')],
-    signingKeys: signingKeys.length > 0 ? signingKeys : tokenRegistry.deriveKeys('audit signing').map(ed25519Of)
+    signingKeys: signingKeysOf(tokenRegistry, signingKeys)
   }
   const audit = new Audit({ options, cursorKeys: tokenRegistry.deriveKeys('audit cursor'), now: () => tokenRegistry.now(), log: (error, message) => app.log.error(error, message) })
   await audit.open()
@@ -74,6 +75,12 @@ const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
   })
 }
 
+/** What `fastify.audit.vkeys` is with these options, for who checks a log without a server of it. */
+export function vkeysOf (registry: Pick<TokenRegistry, 'deriveKeys'>, options: Pick<AuditPluginOptions, 'origin' | 'signingKeys' | 'formerKeys'>): string[] {
+  const { origin, signingKeys, formerKeys } = resolveOptions(options)
+  return [...new Signer(origin, signingKeysOf(registry, signingKeys)).vkeys, ...formerKeys]
+}
+
 export default fp(audit, { name: 'audit', fastify: '5.x', dependencies: ['token-registry'] })
 export { fileAnchor, webhookAnchor, type Anchor } from './anchors.ts'
 export * from './errors.ts'
@@ -91,3 +98,4 @@ export type { AuditEntry, AuditQuery, ReadOptions, ReadPage } from './reading.ts
 export { fileSink, type FileSinkOptions } from './sinks/file.ts'
 export { pinoSink } from './sinks/pino.ts'
 export type { Sink } from './sinks/sink.ts'
+export { linesOf, verifyLedger } from './walk.ts'

@@ -1,19 +1,13 @@
 import { plainName } from './canonical.ts'
 import type { Checkpoints } from './checkpoints.ts'
-import { leafIndexOf, parseLeaf } from './entry.ts'
 import { AuditRange, EntryNotFound } from './errors.ts'
 import type { Ledger, StoredEntry } from './ledger.ts'
-import { consistencyProof, inclusionProof, TILE, type HashReader } from './tree/index.ts'
-import { lineOf, verifyLog, type LogRecord, type LogVerdict, type Receipt } from './verify/index.ts'
+import { consistencyProof, inclusionProof, type HashReader } from './tree/index.ts'
+import type { LogVerdict, Receipt, VerifyLogOptions } from './verify/index.ts'
+import { linesOf, verifyLedger } from './walk.ts'
 
-export interface VerifyOptions {
-  /** Contents before this `seq` are not looked at; their hashes are. */
-  since?: number
-  /** Checkpoints that were kept elsewhere: only against these truncation, and a rewrite of everything, show. */
-  outside?: readonly string[]
-  /** Is told up to where it has looked. */
-  onProgress?: (seq: number) => void
-}
+/** `outside`: checkpoints that were kept elsewhere: only against these truncation, and a rewrite of everything, show. */
+export type VerifyOptions = Pick<VerifyLogOptions, 'since' | 'outside' | 'onProgress'>
 
 /** What proves the log to who did not write it. */
 export class Proofs {
@@ -72,74 +66,18 @@ export class Proofs {
   }
 
   /** Walks the whole log: what is wrong first, and where. */
-  async verify ({ since = 0, outside = [], onProgress }: VerifyOptions = {}): Promise<LogVerdict> {
-    const misfiled: { seq: number | null } = { seq: null }
-    const verdict = await verifyLog(this.#records(since, misfiled), { vkeys: [...this.#vkeys], origin: this.#origin, since, outside: [...outside], ...onProgress !== undefined && { onProgress } })
-    const { seq } = misfiled
-    if (seq === null || (!verdict.ok && verdict.index !== null && verdict.index <= seq)) return verdict
-    return { ok: false, index: seq, what: 'edited', message: `entry ${seq} is filed as something else than its leaf says` }
+  async verify (options: VerifyOptions = {}): Promise<LogVerdict> {
+    return await verifyLedger(this.#ledger, { ...options, vkeys: [...this.#vkeys], origin: this.#origin })
   }
 
   /** The log as lines, for `verifyLog` anywhere: what is sealed stays sealed. */
-  async * lines (): AsyncGenerator<string> {
-    yield JSON.stringify({ log: this.#origin, version: 1 })
-    for await (const record of this.#records(0, { seq: null })) yield lineOf(record)
-  }
-
-  async * #records (since: number, misfiled: { seq: number | null }): AsyncGenerator<LogRecord> {
-    const checkpoints = this.#allCheckpoints()
-    let next = await checkpoints.next()
-    let at = 0
-    for (let { size } = await this.#ledger.head(); at < size; { size } = await this.#ledger.head()) {
-      while (at < size) {
-        const to = Math.min(size, at - at % TILE + TILE)
-        yield * this.#stretch(at, to, since, misfiled)
-        at = to
-        for (; !next.done && next.value.size <= at; next = await checkpoints.next()) yield { kind: 'checkpoint', note: next.value.note }
-      }
-      // Where more was signed meanwhile, the log has grown.
-      if (next.done) return
-    }
-    for (; !next.done; next = await checkpoints.next()) yield { kind: 'checkpoint', note: next.value.note }
-  }
-
-  /** Entries of one tile, and the hashes that were stored of them. */
-  async * #stretch (from: number, to: number, since: number, misfiled: { seq: number | null }): AsyncGenerator<LogRecord> {
-    const entries = await this.#ledger.entries(from, to)
-    for (const entry of entries) {
-      if (entry.seq < since) continue
-      if (!isFiled(entry)) misfiled.seq ??= entry.seq
-      yield { kind: 'entry', seq: entry.seq, leaf: entry.leaf }
-    }
-    const start = from - from % TILE
-    const [tile] = to % TILE === 0 ? await this.#ledger.tiles([{ level: 0, index: start / TILE }]) : []
-    if (tile !== undefined) yield { kind: 'hashes', from: start, hashes: tile }
-    // Of the last tile, which is not complete, the entries have them.
-    else if (entries.every(({ seq }, index) => seq === from + index)) yield { kind: 'hashes', from, hashes: Buffer.concat(entries.map(({ hash }) => hash)) }
-  }
-
-  async * #allCheckpoints (): AsyncGenerator<{ size: number, note: string }> {
-    let after = 0
-    for (let page = await this.#ledger.checkpointsAfter(after, 500); page.length > 0; page = await this.#ledger.checkpointsAfter(after, 500)) {
-      for (const checkpoint of page) {
-        after = checkpoint.size
-        yield checkpoint
-      }
-    }
+  lines (): AsyncGenerator<string> {
+    return linesOf(this.#ledger, this.#origin)
   }
 
   async #within (size: number): Promise<void> {
     const head = await this.#ledger.head()
     if (size > head.size) throw new AuditRange(`the log has ${head.size} entries, fewer than ${size}`)
-  }
-}
-
-function isFiled (entry: StoredEntry): boolean {
-  try {
-    const index = Object.entries(leafIndexOf(parseLeaf(entry.leaf)))
-    return index.every(([key, value]) => entry[key as keyof StoredEntry] === value) // keys of the index
-  } catch {
-    return true // verifyLog says what is wrong with it
   }
 }
 

@@ -1,4 +1,5 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto'
+import type { TokenRegistry } from '../token-registry/index.ts'
 import { AuditOptions } from './errors.ts'
 import type { Head } from './ledger.ts'
 import { checkpointText, Frontier, signNote, vkeyOf } from './verify/index.ts'
@@ -27,6 +28,11 @@ export class Signer {
     const root = Frontier.from(size, frontier).root()
     return signNote(checkpointText({ origin: this.#origin, size, root }), this.#keys.map(privateKey => ({ name: this.#origin, privateKey })))
   }
+}
+
+/** The keys that sign a log: its own, or else from the secret of the registry. */
+export function signingKeysOf (registry: Pick<TokenRegistry, 'deriveKeys'>, own: readonly KeyObject[]): readonly KeyObject[] {
+  return own.length > 0 ? own : registry.deriveKeys('audit signing').map(ed25519Of)
 }
 
 /** @param seed 32 bytes */
