@@ -1,10 +1,12 @@
+import { within } from '../token-registry/index.ts'
 import { Anchors } from './anchors.ts'
+import type { Deed } from './batch.ts'
 import { plainName } from './canonical.ts'
 import { Checkpoints } from './checkpoints.ts'
-import { draftOf, type AuditActor, type AuditEvent } from './entry.ts'
-import { AuditRange } from './errors.ts'
+import { draftOf, type AuditActor, type AuditEvent, type Draft } from './entry.ts'
+import { AuditRange, LedgerUnavailable } from './errors.ts'
 import { Feed } from './feed.ts'
-import type { EntryQuery, Ledger } from './ledger.ts'
+import type { EntryQuery, Ledger, StoredEntry } from './ledger.ts'
 import { AuditLog } from './log.ts'
 import type { ResolvedOptions } from './options.ts'
 import { Persons, type Kept, type Person } from './persons.ts'
@@ -18,6 +20,8 @@ import { Copies } from './sinks/copies.ts'
 import { TILE } from './tree/index.ts'
 import type { LogVerdict, Receipt } from './verify/index.ts'
 
+/** Entries among which intents are looked for at once. */
+const STRETCH = 20_000
 /** ms after which a drop is recorded at the latest, where the ledger is there. */
 const DROPS = 1000
 
@@ -44,6 +48,8 @@ export class Audit {
   readonly #anchors: Anchors
   readonly #checkpoints: Checkpoints
   readonly #copies: readonly Copies[]
+  /** When what is required besides the ledger has an entry. */
+  readonly #copied = new WeakMap<StoredEntry, Promise<void>>()
   readonly #feed: Feed
   readonly #reading: Reading
   readonly #proofs: Proofs
@@ -73,7 +79,7 @@ export class Audit {
       stored: (entries, head) => {
         this.#checkpoints.grown(head)
         this.#feed.grown()
-        for (const copies of this.#copies) copies.add(entries)
+        this.#copy(entries)
         this.#tellDrops()
       },
       failed: failed('entries wait for the ledger')
@@ -85,7 +91,7 @@ export class Audit {
       keys: this.#keys,
       reading: this.#reading,
       record: async event => await this.record(event),
-      recordDeed: async (event, pseudonym, deed) => await this.#log.recordDeed(draftOf(event, this.#parts.now(), { pseudonym }), deed)
+      recordDeed: async (event, pseudonym, deed) => await this.#recordDeed(draftOf(event, this.#parts.now(), { pseudonym }), deed)
     })
   }
 
@@ -107,7 +113,8 @@ export class Audit {
       this.note(event, op)
       return Promise.resolve()
     }
-    return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: false }).then(nothing)
+    const late = performance.now() + this.#parts.options.timeout
+    return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: false }).then(entry => this.#copiedBy(entry, late))
   }
 
   /**
@@ -153,9 +160,16 @@ export class Audit {
     return await this.#reading.find(query, page)
   }
 
-  /** Operations that were to be done at a time, and of which nobody knows whether they were: the oldest first, 100 at most. */
-  async unresolved (before: number, options: ReadOptions = {}): Promise<AuditEntry[]> {
-    return await this.#reading.view(await this.#ledger.unresolved(before, 100), options)
+  /**
+   * Operations that were to be done before a time (ms since the epoch), and of which nobody knows whether they were: the oldest first, 100 at most.
+   *
+   * @param options `from`: entries before this `seq` are not looked at
+   */
+  async unresolved (before: number, { from = 0, ...options }: ReadOptions & { from?: number } = {}): Promise<AuditEntry[]> {
+    const { size } = await this.#ledger.head()
+    const found: StoredEntry[] = []
+    for (let seq = from; seq < size && found.length < 100; seq += STRETCH) found.push(...await this.#ledger.unresolved(seq, seq + STRETCH, before))
+    return await this.#reading.view(found.slice(0, 100), options)
   }
 
   /**
@@ -237,7 +251,7 @@ export class Audit {
     const before = Math.floor(Math.min(size, ...await oldest({ since: olderThan })) / TILE) * TILE
     if (before <= gone) return gone
     const event: AuditEvent = { type: 'audit.prune', ...actor !== undefined && { actor }, data: { before, olderThan: new Date(olderThan).toISOString() } }
-    await this.#log.recordDeed(draftOf(event, this.#parts.now()), { pruned: before })
+    await this.#recordDeed(draftOf(event, this.#parts.now()), { pruned: before })
     return before
   }
 
@@ -276,6 +290,31 @@ export class Audit {
     await this.#checkpoints.close()
     await Promise.all([this.#anchors.close(), ...this.#copies.map(async copies => await copies.close())])
     await this.#ledger.close()
+  }
+
+  /** Gives entries to all sinks, and keeps in mind when those that are required have them. */
+  #copy (entries: readonly StoredEntry[]): void {
+    const required: Array<Promise<void>> = []
+    for (const copies of this.#copies) {
+      const copied = copies.add(entries)
+      copied.catch(nothing) // what is left out is counted
+      if (copies.required) required.push(copied)
+    }
+    if (required.length === 0) return
+    const all = Promise.all(required).then(nothing)
+    all.catch(nothing) // told to who waits
+    for (const entry of entries) this.#copied.set(entry, all)
+  }
+
+  /** @param late by the clock of the process, ms */
+  #copiedBy (entry: StoredEntry, late: number): PromiseLike<void> | undefined {
+    const copied = this.#copied.get(entry)
+    return copied && within(copied, Math.max(1, late - performance.now()), () => new LedgerUnavailable('a copy that is required was not written in time'))
+  }
+
+  async #recordDeed (draft: Draft, deed: Deed): Promise<void> {
+    const entry = await this.#log.recordDeed(draft, deed)
+    await this.#copiedBy(entry, performance.now() + this.#parts.options.timeout)
   }
 
   /** What was lost is an entry too, once entries are stored again. */

@@ -117,8 +117,8 @@ export interface Ledger {
   /** Those that are there, by `seq`. @param to exclusive; at most 1000 after `from` */
   entries (from: number, to: number): Promise<readonly StoredEntry[]>
   find (query: EntryQuery, page: EntryPage): Promise<readonly StoredEntry[]>
-  /** Operations with an entry of type `intent` before a time, and none of another type; the oldest first. */
-  unresolved (before: number, limit: number): Promise<readonly StoredEntry[]>
+  /** Operations with an entry of type `intent` of a stretch of the log and before a time (ms since the epoch), and none of another type; the oldest first. @param to exclusive */
+  unresolved (from: number, to: number, before: number): Promise<readonly StoredEntry[]>
   /** In the order asked; undefined for what is not there. */
   tiles (wanted: ReadonlyArray<Pick<Tile, 'level' | 'index'>>): Promise<ReadonlyArray<Uint8Array | undefined>>
   /** Keeps keys where their finders have none yet. @returns those that the finders have now, in that order */

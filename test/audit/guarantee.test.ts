@@ -1,7 +1,7 @@
 import Fastify from 'fastify'
 import pg from 'pg'
 import t from 'tap'
-import audit, { sqlLedger, type AuditEvent } from '../../plugins/audit/index.ts'
+import audit, { sqlLedger, type AuditEvent, type Sink } from '../../plugins/audit/index.ts'
 import tokenRegistry from '../../plugins/token-registry/index.ts'
 import { audited, entriesOf, fragileLedger } from '../support/audited.ts'
 import { newSecret } from '../support/build.ts'
@@ -148,6 +148,42 @@ t.test('what a route does is announced, done, and told with what came of it', as
   t.equal(price, 3, 'nothing was done')
   state.mode = 'well'
   t.match(await audit.unresolved(registry.now() + 1), [{ data: { operation: 'price.change' } }], 'it stands unresolved for an operator')
+})
+
+t.test('what a sink that is required does not take is not done either', async t => {
+  const state = { mode: 'well' as 'well' | 'fails' | 'hangs', seen: [] as string[] }
+  const sink: Sink = {
+    name: 'worm',
+    required: true,
+    async write (entries) {
+      if (state.mode === 'fails') throw new Error('full')
+      if (state.mode === 'hangs') await new Promise(() => {})
+      state.seen.push(...entries.map(({ type }) => type))
+    },
+    async close () {}
+  }
+  const app = await audited(t, { copies: [sink], timeout: 200, maxQueue: 5 })
+  const { tokenRegistry: registry, audit } = app
+  await registry.issue({ sub: 'alice' })
+  t.same(state.seen, ['audit.start', 'intent', 'session.start'], 'it has what was answered')
+  for (const mode of ['fails', 'hangs'] as const) {
+    state.mode = mode
+    await t.rejects(registry.issue({ sub: 'alice' }), unavailable)
+    await t.rejects(audit.erase({ sub: 'alice' }), unavailable)
+    t.equal(await registry.count({ sub: 'alice' }), 1)
+    state.mode = 'well'
+    while (registry.stats.read()['audit']?.['copiesWaiting'] !== 0) await new Promise(resolve => setTimeout(resolve, 10))
+    await registry.revokeAll({ sub: 'nobody' })
+  }
+  state.mode = 'fails'
+  const refused = await Promise.allSettled(Array.from({ length: 10 }, async () => await audit.record({ type: 'test' })))
+  t.ok(refused.every(({ status }) => status === 'rejected'), 'too many that wait are refused at once')
+  t.match(registry.stats.read()['audit'], { copiesWaiting: 5 })
+  await app.close()
+
+  const easy = await audited(t, { copies: [sink], guarantee: 'best-effort', timeout: 200 })
+  await easy.tokenRegistry.issue({ sub: 'alice' })
+  t.equal(await easy.tokenRegistry.count({ sub: 'alice' }), 1, 'with best effort it keeps nobody waiting')
 })
 
 t.test('with best effort what a route does is told once, and never waited for', async t => {

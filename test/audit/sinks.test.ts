@@ -238,6 +238,41 @@ if (isRoot) {
   })
 }
 
+if (isRoot) {
+  t.test('where files are required, a disk that is full, or cannot be written, stops what changes something; it goes on by itself', async t => {
+    const path = await directory(t)
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', path])
+    t.teardown(() => execFileSync('umount', [path]))
+    await writeFile(join(path, 'ballast'), 'x'.repeat(40 * 1024))
+    const app = await audited(t, { copies: [fileSink(join(path, 'audit'), { required: true })], timeout: 300 })
+    const { tokenRegistry: registry } = app
+    const fill = async (): Promise<void> => { for (;;) await registry.issue({ sub: 'alice' }) }
+    const goesOn = async (): Promise<void> => {
+      for (;;) {
+        const issued = await registry.issue({ sub: 'bob' }).then(() => true, () => false)
+        if (issued) return
+      }
+    }
+    const isRefused = async (): Promise<void> => {
+      const before = await registry.count({ sub: 'alice' })
+      await t.rejects(registry.issue({ sub: 'alice' }), { code: 'FST_AUDIT_UNAVAILABLE', statusCode: 503 })
+      await t.rejects(registry.revokeAll({ sub: 'alice' }), { code: 'FST_AUDIT_UNAVAILABLE' })
+      t.equal(await registry.count({ sub: 'alice' }), before, 'nothing has changed')
+    }
+    await t.rejects(fill(), { code: 'FST_AUDIT_UNAVAILABLE' })
+    await isRefused()
+    await rm(join(path, 'ballast'))
+    await goesOn()
+    execFileSync('mount', ['-o', 'remount,ro', path])
+    await isRefused()
+    execFileSync('mount', ['-o', 'remount,rw', path])
+    await goesOn()
+    const { vkeys } = app.audit
+    await app.close()
+    t.match(await verdictOn(await linesIn(path), vkeys), { ok: true })
+  })
+}
+
 t.test('where there is no directory, writing is refused', async t => {
   const { stored } = await entries(t, 2)
   const missing = fileSink(join(await directory(t), 'none', 'audit'))

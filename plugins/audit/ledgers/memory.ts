@@ -54,10 +54,9 @@ export class MemoryLedger implements Ledger {
     return found
   }
 
-  async unresolved (before: number, limit: number): Promise<readonly StoredEntry[]> {
-    const all = [...this.#entries.values()]
-    const resolved = new Set(all.filter(({ type, op }) => type !== 'intent' && op !== null).map(({ op }) => op))
-    return all.filter(({ type, op, at }) => type === 'intent' && at < before && !resolved.has(op)).slice(0, limit).map(copyOf)
+  async unresolved (from: number, to: number, before: number): Promise<readonly StoredEntry[]> {
+    const resolved = new Set([...this.#entries.values()].filter(({ type, op }) => type !== 'intent' && op !== null).map(({ op }) => op))
+    return (await this.entries(from, to)).filter(({ type, op, at }) => type === 'intent' && at < before && !resolved.has(op))
   }
 
   async tiles (wanted: ReadonlyArray<Pick<Tile, 'level' | 'index'>>): Promise<ReadonlyArray<Uint8Array | undefined>> {

@@ -100,10 +100,10 @@ export class SqlLedger implements Ledger {
     return rows.map(entryOf)
   }
 
-  async unresolved (before: number, limit: number): Promise<readonly StoredEntry[]> {
+  async unresolved (from: number, to: number, before: number): Promise<readonly StoredEntry[]> {
     const { entries } = this.#tables
-    const rows = await this.#query(`select ${COLUMNS} from ${entries} intent where type = 'intent' and at < $1
-      and not exists (select from ${entries} outcome where outcome.op = intent.op and outcome.type <> 'intent') order by seq limit $2`, [before, limit])
+    const rows = await this.#query(`select ${COLUMNS} from ${entries} intent where type = 'intent' and seq >= $1 and seq < $2 and at < $3
+      and not exists (select from ${entries} outcome where outcome.op = intent.op and outcome.type <> 'intent') order by seq`, [from, to, before])
     return rows.map(entryOf)
   }
 

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { within } from '../../token-registry/index.ts'
+import { LedgerUnavailable } from '../errors.ts'
 import type { StoredEntry } from '../ledger.ts'
 import type { Sink } from './sink.ts'
 
@@ -22,6 +23,8 @@ export class Copies {
   readonly #options: CopyOptions
   readonly #closing = new AbortController()
   #queue: StoredEntry[] = []
+  /** Who waits, by the last of their entries. */
+  readonly #waiting = new Map<StoredEntry, () => void>()
   #writing: Promise<void> | null = null
   readonly figures = { written: 0, dropped: 0, failures: 0, waiting: 0 }
 
@@ -30,12 +33,24 @@ export class Copies {
     this.#options = options
   }
 
-  add (entries: readonly StoredEntry[]): void {
+  /** Whether who has to wait for the ledger waits for it too. */
+  get required (): boolean {
+    return this.#sink.required === true
+  }
+
+  /**
+   * @returns when the sink has them
+   * @throws {LedgerUnavailable} where some were left out
+   */
+  add (entries: readonly StoredEntry[]): Promise<void> {
     const taken = entries.slice(0, Math.max(0, this.#options.maxQueue - this.#queue.length))
     this.#queue.push(...taken)
     this.figures.dropped += entries.length - taken.length
     this.figures.waiting = this.#queue.length
     if (this.#queue.length > 0) this.#writing ??= this.#writeAll()
+    const last = taken.at(-1)
+    if (taken.length < entries.length) return Promise.reject(new LedgerUnavailable(`${this.#queue.length} copies wait for the sink ${this.#sink.name}`))
+    return last === undefined ? Promise.resolve() : new Promise(resolve => this.#waiting.set(last, resolve))
   }
 
   /** Writes what waits, once. A sink that cannot be closed keeps nobody from going. */
@@ -56,6 +71,10 @@ export class Copies {
       try {
         await this.#soon(this.#sink.write(group))
         this.#queue = this.#queue.slice(group.length)
+        for (const entry of group) {
+          this.#waiting.get(entry)?.()
+          this.#waiting.delete(entry)
+        }
         this.figures.written += group.length
         wait = PAUSE.first
       } catch (error) {

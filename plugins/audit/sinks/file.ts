@@ -15,12 +15,15 @@ export interface FileSinkOptions {
   maxSize?: number
   /** Files that are kept, the one that is written included; all by default. */
   keep?: number | null
+  /** Nothing is done that is not in these files too; false by default. */
+  required?: boolean
 }
 
 const Options = Type.Object({
   path: Type.String({ minLength: 1, errorMessage: 'how the paths of files begin, such as "/var/log/app/audit"' }),
   maxSize: Type.Integer({ minimum: 1024, maximum: Number.MAX_SAFE_INTEGER, default: 100 * 2 ** 20, errorMessage: 'a whole number of bytes from 1024' }),
-  keep: Type.Union([Type.Integer({ minimum: 1, maximum: 1_000_000 }), Type.Null()], { default: null, errorMessage: 'a whole number from 1 to 1000000, or null' })
+  keep: Type.Union([Type.Integer({ minimum: 1, maximum: 1_000_000 }), Type.Null()], { default: null, errorMessage: 'a whole number from 1 to 1000000, or null' }),
+  required: Type.Boolean({ default: false, errorMessage: 'true or false' })
 }, { additionalProperties: false })
 
 /** Bytes in which the end of a file is looked for at first. */
@@ -61,6 +64,7 @@ export function fileSink (path: string, given: FileSinkOptions = {}): Sink {
 
 class FileSink implements Sink {
   readonly name = 'file'
+  readonly required: boolean
   readonly #options: Static<typeof Options>
   /** Null until it is known what is there, and again after a failure. */
   #resumed: Resumed | null = null
@@ -68,6 +72,7 @@ class FileSink implements Sink {
   #turn: Promise<unknown> = Promise.resolve()
 
   constructor (options: Static<typeof Options>) {
+    this.required = options.required
     this.#options = options
   }
 

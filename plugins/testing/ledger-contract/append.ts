@@ -10,7 +10,7 @@ export const appendRules: readonly Rule[] = [
       assertHead(await ledger.head(), 0)
       assert.deepEqual(await ledger.entries(0, 1000), [])
       assert.deepEqual(await ledger.find({}, { limit: 10, order: 'newest' }), [])
-      assert.deepEqual(await ledger.unresolved(Number.MAX_SAFE_INTEGER, 10), [])
+      assert.deepEqual(await ledger.unresolved(0, 10, Number.MAX_SAFE_INTEGER), [])
       assert.deepEqual(await ledger.tiles([]), [])
       assert.deepEqual(await ledger.tiles([{ level: 0, index: 0 }]), [undefined])
       assert.deepEqual(await ledger.addKeys([]), [])

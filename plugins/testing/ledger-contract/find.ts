@@ -95,7 +95,7 @@ export const findRules: readonly Rule[] = [
     name: 'unresolved are operations that were meant, and of which nothing else is told',
     check: async bench => {
       const { ledger } = bench
-      const unresolved = async (before: number, limit = 100): Promise<number[]> => seqsOf(await ledger.unresolved(before, limit))
+      const unresolved = async (before: number, from = 0, to = 100): Promise<number[]> => seqsOf(await ledger.unresolved(from, to, before))
       const stored = await bench.add([
         { type: 'intent', op: 'resolved' },
         { type: 'intent', op: 'open' },
@@ -108,9 +108,9 @@ export const findRules: readonly Rule[] = [
         { type: 'intent' },
         { type: 'intent', op: '' }
       ])
-      assertEntries(await ledger.unresolved(START + 60_001, 100), [1, 4, 7, 8, 9].map(seq => stored[seq] as StoredEntry)) // there are ten
+      assertEntries(await ledger.unresolved(0, 100, START + 60_001), [1, 4, 7, 8, 9].map(seq => stored[seq] as StoredEntry)) // there are ten
       assert.deepEqual(await unresolved(START + 60_000), [1, 7, 8, 9], 'before a time, exclusive')
-      assert.deepEqual(await unresolved(START + 60_001, 2), [1, 4])
+      assert.deepEqual(await unresolved(START + 60_001, 2, 8), [4, 7], 'of a stretch')
       assert.deepEqual(await unresolved(START), [])
       await bench.add([{ type: 'session.rotate', op: 'open', at: START - 1000 }])
       assert.deepEqual(await unresolved(START + 60_001), [4, 7, 8, 9])
