@@ -1,9 +1,11 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import t from 'tap'
 import { csvHeader, csvLine } from '../../plugins/audit/csv.ts'
-import { fileSink, memoryLedger, type AuditEntry } from '../../plugins/audit/index.ts'
+import { fileSink, memoryLedger, vkeysOf, type AuditEntry } from '../../plugins/audit/index.ts'
 import { resolveOptions, type AuditPluginOptions } from '../../plugins/audit/options.ts'
 import { Signer } from '../../plugins/audit/signing.ts'
+import { audited } from '../support/audited.ts'
+import { newSecret } from '../support/build.ts'
 
 t.test('options are complete where none is given', async t => {
   t.same(resolveOptions({}), {
@@ -37,6 +39,17 @@ t.test('options are taken as they are given', async t => {
   t.equal(resolved.anchors[0], anchor)
   t.ok(resolved.signingKeys[0]?.equals(privateKey))
   t.same(resolved.masterKeys, [Buffer.from(secret)])
+})
+
+t.test('who has the secret, or keys of the log, knows its public keys without a server', async t => {
+  const [secret, signingKey] = [newSecret(), String(generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }))]
+  let formerKeys: readonly string[] = []
+  for (const options of [{ origin: 'example.com/audit' }, { origin: 'example.com/audit', signingKeys: [signingKey] }]) {
+    const app = await audited(t, { ...options, formerKeys }, { secret })
+    t.same(vkeysOf(app.tokenRegistry, { ...options, formerKeys }), app.audit.vkeys)
+    formerKeys = app.audit.vkeys
+  }
+  t.equal(formerKeys.length, 2)
 })
 
 t.test('what is given is not changed', async t => {

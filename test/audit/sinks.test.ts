@@ -263,13 +263,12 @@ if (isRoot) {
     await isRefused()
     await rm(join(path, 'ballast'))
     await goesOn()
-    execFileSync('mount', ['-o', 'remount,ro', path])
-    await isRefused()
-    execFileSync('mount', ['-o', 'remount,rw', path])
-    await goesOn()
     const { vkeys } = app.audit
     await app.close()
     t.match(await verdictOn(await linesIn(path), vkeys), { ok: true })
+
+    execFileSync('mount', ['-o', 'remount,ro', path])
+    await t.rejects(audited(t, { copies: [fileSink(join(path, 'other'), { required: true })], timeout: 300 }), { code: 'FST_AUDIT_UNAVAILABLE' }, 'no server starts where nothing could be done')
   })
 }
 
@@ -404,11 +403,12 @@ t.test('copies come in order behind the back of who records; what is too much is
     close: async () => {}
   }
   const copies = new Copies(sink, { timeout: 30, maxQueue: 1000, failed: (error, name) => { failures.push([error, name]); failed.resolve() } })
-  copies.add(stored.slice(0, 600))
-  copies.add(stored.slice(600))
+  const written = copies.add(stored.slice(0, 600))
+  await t.rejects(copies.add(stored.slice(600)), { code: 'FST_AUDIT_UNAVAILABLE' })
   t.same(copies.figures, { written: 0, dropped: 203, failures: 0, waiting: 1000 })
   await failed.promise
   mode = 'well'
+  await written
   while (copies.figures.written < 1000) await new Promise(resolve => setImmediate(resolve))
   t.same(taken, Array.from({ length: 1000 }, (_, i) => i))
   t.match(failures, [[{ message: 'no' }, 'test']])
@@ -437,7 +437,7 @@ t.test('a queue that had nothing to do goes on, and a sink that cannot be closed
     close: async () => { throw new Error('no') }
   }
   const copies = new Copies(sink, { timeout: 30, maxQueue: 10, failed: error => { failures.push(error) } })
-  copies.add([])
+  await copies.add([])
   copies.add([entryOf(0, 'test')])
   await some.promise
   await copies.close()
