@@ -32,7 +32,8 @@ await Promise.all(Array.from({ length: AT_ONCE }, async (_, user) => {
     if (sent++ < entries) await app.audit.record({ ...event, type: 'session.start', data: { use: 'session' } }, op)
   }
 }))
-const { rows: [{ size }] } = await pool.query(`select size from ${tables}_head`)
+const { rows: [head] } = await pool.query<{ size: string }>(`select size from ${tables}_head`)
+const size = Number(head?.size)
 await pool.query(`vacuum analyze ${tables}_entries`)
 
 async function timed (name: string, work: () => Promise<unknown>): Promise<void> {

@@ -1,7 +1,10 @@
-import { leafIndexOf, parseLeaf } from './entry.ts'
+import { leafIndexOf, parseLeaf, type Leaf } from './entry.ts'
 import type { Ledger, StoredEntry } from './ledger.ts'
 import { TILE } from './tree/index.ts'
 import { lineOf, verifyLog, type LogRecord, type LogVerdict, type VerifyLogOptions } from './verify/index.ts'
+
+/** Tiles that are read at once. */
+const TILES = 3
 
 /**
  * Walks a log where it lies, in flat memory, and needs no server of it: what is wrong first, and where. It is only read.
@@ -29,9 +32,14 @@ async function * recordsIn (ledger: Ledger, since: number, misfiled: { seq: numb
   let next = await checkpoints.next()
   let at = 0
   for (let { size } = await ledger.head(); at < size; { size } = await ledger.head()) {
-    while (at < size) {
-      const to = Math.min(size, at - at % TILE + TILE)
-      yield * stretchOf(ledger, at, to, since, misfiled)
+    for await (const { entries, hashes, to } of tilesIn(ledger, at, size, since)) {
+      for (const entry of entries) {
+        if (entry.seq < since) continue
+        const value = parsed(entry.leaf)
+        if (!isFiled(entry, value)) misfiled.seq ??= entry.seq
+        yield { kind: 'entry', seq: entry.seq, leaf: entry.leaf, value }
+      }
+      if (hashes !== null) yield { kind: 'hashes', ...hashes }
       at = to
       for (; !next.done && next.value.size <= at; next = await checkpoints.next()) yield { kind: 'checkpoint', note: next.value.note }
     }
@@ -41,19 +49,51 @@ async function * recordsIn (ledger: Ledger, since: number, misfiled: { seq: numb
   for (; !next.done; next = await checkpoints.next()) yield { kind: 'checkpoint', note: next.value.note }
 }
 
-/** Entries of one tile, and the hashes that were stored of them. */
-async function * stretchOf (ledger: Ledger, from: number, to: number, since: number, misfiled: { seq: number | null }): AsyncGenerator<LogRecord> {
-  const entries = await ledger.entries(from, to)
-  for (const entry of entries) {
-    if (entry.seq < since) continue
-    if (!isFiled(entry)) misfiled.seq ??= entry.seq
-    yield { kind: 'entry', seq: entry.seq, leaf: entry.leaf }
+/** Entries of a tile, and the hashes that were stored of them. */
+interface Stretch {
+  entries: readonly StoredEntry[]
+  hashes: { from: number, hashes: Uint8Array } | null
+  /** exclusive */
+  to: number
+}
+
+/** Tile by tile; while some are looked at, the next ones are read. */
+async function * tilesIn (ledger: Ledger, from: number, size: number, since: number): AsyncGenerator<Stretch> {
+  let ahead = read(ledger, from, size, since)
+  for (let to = from; to < size;) {
+    const stretches = await ahead
+    to = stretches.at(-1)?.to ?? size
+    if (to < size) ahead = read(ledger, to, size, since)
+    ahead.catch(() => {}) // told when it is its turn
+    yield * stretches
   }
-  const start = from - from % TILE
-  const [tile] = to % TILE === 0 ? await ledger.tiles([{ level: 0, index: start / TILE }]) : []
-  if (tile !== undefined) yield { kind: 'hashes', from: start, hashes: tile }
+}
+
+async function read (ledger: Ledger, from: number, size: number, since: number): Promise<Stretch[]> {
+  const first = Math.floor(from / TILE)
+  const to = Math.min(size, (first + TILES) * TILE)
+  const complete = Array.from({ length: Math.floor(to / TILE) - first }, (_, index) => ({ level: 0, index: first + index }))
+  const isBefore = to <= since && to % TILE === 0
+  const [entries, tiles] = await Promise.all([isBefore ? [] : ledger.entries(from, to), ledger.tiles(complete)])
+  const stretches: Stretch[] = []
+  let place = 0
+  for (let start = from; start < to;) {
+    const index = Math.floor(start / TILE)
+    const end = Math.min(to, (index + 1) * TILE)
+    const begin = place
+    while ((entries[place]?.seq ?? end) < end) place++
+    const own = entries.slice(begin, place)
+    stretches.push({ entries: own, hashes: hashesOf(own, start, tiles[index - first]), to: end })
+    start = end
+  }
+  return stretches
+}
+
+function hashesOf (entries: readonly StoredEntry[], from: number, tile: Uint8Array | undefined): Stretch['hashes'] {
+  if (tile !== undefined) return { from: from - from % TILE, hashes: tile }
   // Of the last tile, which is not complete, the entries have them.
-  else if (entries.every(({ seq }, index) => seq === from + index)) yield { kind: 'hashes', from, hashes: Buffer.concat(entries.map(({ hash }) => hash)) }
+  const inOrder = entries.every(({ seq }, index) => seq === from + index)
+  return inOrder ? { from, hashes: Buffer.concat(entries.map(({ hash }) => hash)) } : null
 }
 
 async function * checkpointsIn (ledger: Ledger): AsyncGenerator<{ size: number, note: string }> {
@@ -66,9 +106,17 @@ async function * checkpointsIn (ledger: Ledger): AsyncGenerator<{ size: number, 
   }
 }
 
-function isFiled (entry: StoredEntry): boolean {
+function parsed (leaf: string): unknown {
   try {
-    const index = Object.entries(leafIndexOf(parseLeaf(entry.leaf)))
+    return parseLeaf(leaf)
+  } catch {
+    return {} // no entry: verifyLog says so
+  }
+}
+
+function isFiled (entry: StoredEntry, value: unknown): boolean {
+  try {
+    const index = Object.entries(leafIndexOf(value as Leaf)) // where it is none, what is read of it throws
     return index.every(([key, value]) => entry[key as keyof StoredEntry] === value) // keys of the index
   } catch {
     return true // verifyLog says what is wrong with it

@@ -30,7 +30,7 @@ export async function * recordsOf (lines: AsyncIterable<string>): AsyncGenerator
     } else {
       const seq = isSeq(value.seq) ? value.seq : expected
       expected = seq + 1
-      yield { kind: 'entry', seq, leaf: line }
+      yield { kind: 'entry', seq, leaf: line, value }
     }
   }
 }

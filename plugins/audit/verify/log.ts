@@ -107,10 +107,10 @@ class Walk {
     return { ok: true, size: this.size, root: this.#roots.root().toString('base64'), checkpoints: count, pruned }
   }
 
-  #takeEntry ({ seq, leaf }: EntryRecord): void {
+  #takeEntry ({ seq, leaf, value }: EntryRecord): void {
     const [first] = this.#lying
     if (first !== undefined && (tileOf(seq) > tileOf(first.seq) || this.#lying.length === MOST)) this.#settle()
-    this.#lying.push({ seq, hash: leafHash(leaf), ...parsed(leaf) })
+    this.#lying.push({ seq, hash: leafHash(leaf), ...saidBy(leaf, value) })
   }
 
   /** Compares what is here with what was stored of it; where only hashes are here, contents were dropped, or are not to be looked at. */
@@ -200,19 +200,19 @@ interface Leaf {
   data?: { before?: unknown } | null
 }
 
-function parsed (leaf: string): Pick<Lying, 'own' | 'pruned'> {
-  const { seq, type, outcome, data } = parsedLeaf(leaf)
+function saidBy (leaf: string, value: unknown): Pick<Lying, 'own' | 'pruned'> {
+  const { seq, type, outcome, data } = parsedLeaf(leaf, value)
   const own = isSeq(seq) ? seq : undefined
   const before = type === 'audit.prune' && outcome === 'success' ? data?.before : undefined
   // Only what was before it can have been pruned.
   return { own, pruned: own !== undefined && isSeq(before) && before <= own ? before : 0 }
 }
 
-function parsedLeaf (leaf: string): Leaf {
+function parsedLeaf (leaf: string, value: unknown): Leaf {
   try {
     // Text that is not well-formed has the hash of another one.
-    const value: unknown = leaf.isWellFormed() ? JSON.parse(leaf) : null
-    return typeof value === 'object' && value !== null ? value : {}
+    const parsed: unknown = leaf.isWellFormed() ? value ?? JSON.parse(leaf) : null
+    return typeof parsed === 'object' && parsed !== null ? parsed : {}
   } catch {
     return {}
   }

@@ -12,6 +12,8 @@ export interface EntryRecord {
   seq: number
   /** Canonical JSON (RFC 8785), as it was stored. */
   leaf: string
+  /** What `leaf` is parsed, where that was done already. */
+  value?: unknown
 }
 
 /** Leaf hashes (RFC 6962 §2.1) that were stored beside the entries. Entries whose contents were dropped have only these. */
