@@ -5,9 +5,13 @@ import { canonicalJson, plainJson, plainName, plainText } from '../../plugins/au
 import { draftOf, indexOf, leafIndexOf, leafParts, parseLeaf, type AuditEvent, type Holder, type SealedBox } from '../../plugins/audit/entry.ts'
 import { openLeaf, ownersIn, holdersOf, sealDraft } from '../../plugins/audit/privacy/sealing.ts'
 import { sealingKey } from '../../plugins/audit/privacy/seal.ts'
+import type { StoredEntry } from '../../plugins/audit/index.ts'
 import { hostileStrings, malformedStrings } from '../../plugins/testing/index.ts'
+import { audited, entriesOf } from '../support/audited.ts'
 
 // Canonical JSON
+
+const oneLine = /^[^\n\r\u0000-\u001f\u007f-\u009f\u2028\u2029]*$/ // eslint-disable-line no-control-regex
 
 t.test('the examples of RFC 8785 §3.2.2 and §3.2.3 come out as they have to', async t => {
   const given = JSON.parse(String.raw`{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],"string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}`) as object
@@ -185,4 +189,32 @@ t.test('a box opens by the key that it was made with alone', async t => {
   t.same([...ownersIn([{ ...leaf, actor: { sub: null, client: null }, sealed: [] }])], [])
   const { parts: [without] } = sealDraft(draft, () => key, new Set(['A']))
   t.match(without, /"sealed":\[\]/)
+})
+
+t.test('whatever an event holds, its entry is one line of canonical JSON', async t => {
+  const circular: Record<string, unknown> = {}
+  circular['self'] = circular
+  const throwing = { get secret (): never { throw new Error('no') } }
+  let deep: unknown = 'bottom'
+  for (let i = 0; i < 40; i++) deep = [deep]
+  const values: unknown[] = [
+    ...hostileStrings, ...malformedStrings, 'a\r\nb', '\u2028\u2029\u0085\u009b31m', '\u001b[31m', '"\\', '\ud800', 'x'.repeat(1_000_000), 0, -0, 1e21, 1e-7, NaN, Infinity, 10n, true, null,
+    undefined, () => 1, Symbol('s'), new Date(0), { toJSON: () => null }, { toJSON: () => { throw new Error('no') } }, circular, throwing, deep, Array(10_000).fill('x'), new Map([['a', 1]]),
+    JSON.parse('{"__proto__":1,"10":1,"9":2,"a":{"c":1,"b":2},"€":1,"\\ud83d\\ude00":2,"\\r":3}')
+  ]
+  const app = await audited(t)
+  for (const value of values) {
+    const text = String(typeof value === 'string' ? value : 'text')
+    await app.audit.record({ type: text, reason: text, requestId: text, tenant: text, actor: { client: text, userAgent: text, ip: text, sub: text.slice(0, 200) }, target: { kind: text, id: text }, data: { value } })
+    await app.audit.record({ type: 'data itself', data: value as Record<string, unknown> })
+  }
+  const stored: StoredEntry[] = []
+  for await (const line of app.audit.lines()) {
+    t.match(line, oneLine)
+    if (line.startsWith('{"actor"')) stored.push({ leaf: line } as StoredEntry)
+  }
+  t.equal(stored.length, 1 + 2 * values.length)
+  for (const { leaf } of stored) if (canonicalize(JSON.parse(leaf)) !== leaf) t.equal(canonicalize(JSON.parse(leaf)), leaf)
+  t.match(await app.audit.verify(), { ok: true })
+  t.match((await entriesOf(app)).filter(({ data }) => data !== null && 'value' in data).map(({ data }) => data?.['value']).find(value => /more$/.test(String(value))), /^x{4096}… 995904 more$/)
 })

@@ -11,6 +11,8 @@ import { Checkpoints } from '../../plugins/audit/checkpoints.ts'
 import { fileAnchor, memoryLedger, webhookAnchor, type Anchor, type Head, type Ledger } from '../../plugins/audit/index.ts'
 import { ed25519Of, Signer, signingKeyOf } from '../../plugins/audit/signing.ts'
 import { checkpointText, leafHash, notesIn, openNote, parseCheckpoint, parseVkey } from '../../plugins/audit/verify/index.ts'
+import { audited } from '../support/audited.ts'
+import { newSecret } from '../support/build.ts'
 import { deferred, soon } from '../support/deferred.ts'
 
 const origin = 'example.com/audit'
@@ -288,4 +290,46 @@ t.test('at the end what is not signed yet is, after what is being signed; what f
   t.same(sizes, [1, 2])
   t.match(failures, [{ message: 'no' }])
   t.equal((await ledger.lastCheckpoint())?.size, 1)
+})
+
+t.test('keys of one\'s own sign, several side by side, and those that went before still count', async t => {
+  const pem = () => String(generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }))
+  const ledger = memoryLedger()
+  const [first, second, third] = [pem(), pem(), pem()]
+  const before = await audited(t, { ledger, signingKeys: [first, second], origin: 'example.com/audit', masterKeys: [newSecret()] })
+  const note = await before.audit.checkpoint()
+  t.equal(note.split('\n— ').length, 3)
+  for (const vkey of before.audit.vkeys) t.match(openNote(note, [vkey]), { verifiedBy: ['example.com/audit'] })
+  const after = await audited(t, { ledger, signingKeys: [third], formerKeys: before.audit.vkeys.slice(1), origin: 'example.com/audit', masterKeys: [newSecret(), newSecret()] }).catch((error: unknown) => error)
+  t.match(after, { code: 'FST_AUDIT_KEY' }, 'a master key that is missing is noticed at once')
+  t.equal(await before.audit.rewrapKeys(), 0)
+})
+
+t.test('checkpoints are kept elsewhere: in a file, by a webhook, by a function; the latest one is what counts', async t => {
+  const directory = await mkdtemp(join(tmpdir(), 'anchor-'))
+  t.teardown(() => rm(directory, { recursive: true, force: true }))
+  const bodies: string[] = []
+  let status = 500
+  const server = createServer((request, response) => {
+    let body = ''
+    request.on('data', chunk => { body += String(chunk) }).on('end', () => {
+      if (request.headers['x-key'] === 'k' && status === 200) bodies.push(body)
+      response.writeHead(status, { location: '/elsewhere' }).end('said')
+    })
+  }).listen(0)
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+  const webhook = webhookAnchor(url, { 'x-key': 'k' })
+  await t.rejects(async () => await webhook({ size: 1, note: 'n' }), { message: 'the anchor answered 500' })
+  status = 302
+  await t.rejects(async () => await webhook({ size: 1, note: 'n' }))
+  status = 200
+  const app = await audited(t, { anchors: [fileAnchor(join(directory, 'checkpoints')), webhook, async () => {}], checkpointInterval: 1 })
+  await app.audit.record({ type: 'test' })
+  await app.close()
+  const kept = await readFile(join(directory, 'checkpoints'), 'utf8')
+  t.match(kept, /^fastify-token-registry\/audit\n/)
+  t.equal(`${String(bodies.at(-1))}\n`, kept.slice(-String(bodies.at(-1)).length - 1))
+  t.match(await app.audit.figures, { anchorsFailed: 0 })
 })

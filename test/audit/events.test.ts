@@ -1,9 +1,15 @@
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { request as httpRequest } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import Fastify from 'fastify'
 import t from 'tap'
-import type { Sink } from '../../plugins/audit/index.ts'
-import { memoryStore } from '../../plugins/token-registry/index.ts'
+import audit, { type Sink } from '../../plugins/audit/index.ts'
+import tokenRegistry, { memoryStore } from '../../plugins/token-registry/index.ts'
 import { audited, entriesOf, fragileLedger } from '../support/audited.ts'
+import { newSecret } from '../support/build.ts'
 import { Clock } from '../support/clock.ts'
+import { decorated } from '../support/decorated.ts'
 import { deferred, soon } from '../support/deferred.ts'
 
 type Entries = Awaited<ReturnType<typeof entriesOf>>
@@ -184,4 +190,79 @@ t.test('the README tells all types that there are', async t => {
   const [, table = ''] = /\| type \| when \|\n([^]*?)\n\n/.exec(readme) ?? []
   const told = table.split('\n').flatMap(row => [...(row.split('|')[1] ?? '').matchAll(/`([^`]+)`/g)].map(([, type]) => String(type)))
   t.same([...types].sort(), told.sort())
+})
+
+t.test('operations that fail are recorded as that; of what was under way when the audit came, nothing is', async t => {
+  const store = memoryStore()
+  t.teardown(async () => await store.close())
+  const thrown = deferred<unknown>()
+  let failing: unknown = null
+  const started = deferred()
+  const go = deferred()
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(tokenRegistry, {
+    secret: newSecret(),
+    store: decorated(store, {
+      insert: async (...args) => {
+        started.resolve()
+        await go.promise
+        if (failing !== null) throw failing
+        return await store.insert(...args)
+      },
+      mark: async () => { throw new Error('no') }
+    })
+  })
+  const { tokenRegistry: registry } = app
+  registry.addHook('preChange', () => {})
+  const early = registry.issue({ sub: 'early' })
+  await started.promise
+  await app.register(audit, { gather: { time: 0 } })
+  go.resolve()
+  thrown.resolve(await early)
+  failing = new Error('out of memory')
+  await t.rejects(registry.issue({ sub: 'alice' }), { code: 'FST_STORE_UNAVAILABLE' })
+  await t.rejects(registry.denylist.add('jti', registry.now() + 60_000), { code: 'FST_STORE_UNAVAILABLE' })
+  failing = null
+  const { token, session } = await registry.issue({ sub: 'alice', use: 'refresh', client: 'web' })
+  registry.addHook('postRotate', () => {})
+  await registry.rotate(token, { client: 'web' })
+  await t.rejects(registry.rotate(token, { client: 'other' }), { code: 'FST_TOKEN_INVALID' })
+  const entries = (await entriesOf(app)).filter(({ type }) => type !== 'intent')
+  t.match(entries.map(({ type, outcome, reason, actor }) => [type, outcome, reason, actor.client]), [
+    ['audit.start', 'success', null, null],
+    ['session.start', 'failure', 'FST_STORE_UNAVAILABLE', null],
+    ['jwt.deny', 'failure', 'FST_STORE_UNAVAILABLE', null],
+    ['session.start', 'success', null, 'web'],
+    ['session.rotate', 'success', null, 'web'],
+    ['session.rotate', 'denied', 'FST_TOKEN_INVALID', 'other']
+  ])
+  t.equal(entries.at(-1)?.target?.id, session.id)
+})
+
+t.test('best effort records what is done, and no intents', async t => {
+  const app = await audited(t, { guarantee: 'best-effort' })
+  const { session } = await app.tokenRegistry.issue({ sub: 'alice' })
+  await app.tokenRegistry.revokeById(session.id)
+  await t.rejects(app.tokenRegistry.consume('adopted-token-unknown'))
+  await app.audit.record({ type: 'test.mark' })
+  await app.audit.flush()
+  t.same((await entriesOf(app)).map(({ type, outcome }) => `${type} ${outcome}`), ['audit.start success', 'session.start success', 'session.end success', 'token.consume denied', 'test.mark success'])
+})
+
+t.test('routes of any kind are told apart, and requests without an agent', async t => {
+  const app = await audited(t, {}, { session: true })
+  app.route({ method: ['GET', 'POST'], url: '/both', config: { session: false }, onSend: async (_request, _reply, payload) => payload, handler: async request => { await request.audit({ type: 'both' }) } })
+  app.get('/off', { config: { session: false, audit: false } }, async request => { await request.audit({ type: 'off' }) })
+  await app.listen({ port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  for (const [method, path] of [['GET', '/both'], ['POST', '/both'], ['GET', '/off'], ['GET', '/unknown']]) {
+    const sent = httpRequest({ port, method, path, agent: false }).end()
+    const [response] = await once(sent, 'response') as [NodeJS.ReadableStream]
+    response.resume()
+    await once(response, 'end')
+  }
+  await app.audit.record({ type: 'test.mark' })
+  const entries = (await entriesOf(app)).slice(1, -1)
+  t.same(entries.map(({ type, target, actor }) => [type, target?.id, actor.userAgent]), [['both', undefined, null], ['both', undefined, null], ['off', undefined, null], ['request.refuse', 'GET ', null]])
 })

@@ -1,7 +1,8 @@
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
-import audit, { LedgerUnavailable, memoryLedger, type AuditPluginOptions } from '../../plugins/audit/index.ts'
+import audit, { LedgerUnavailable, memoryLedger, type AuditPluginOptions, type StoredEntry } from '../../plugins/audit/index.ts'
 import tokenRegistry from '../../plugins/token-registry/index.ts'
+import { audited } from '../support/audited.ts'
 import { newSecret } from '../support/build.ts'
 import { deferred, soon } from '../support/deferred.ts'
 
@@ -152,4 +153,32 @@ t.test('a sink that fails is logged, and gets its copies later', async t => {
   state.fails = false
   await soon(taken.promise)
   t.match(app.audit.figures, { copiesDropped: 0 })
+})
+
+t.test('a log is verified where it lies, index and all', async t => {
+  const ledger = memoryLedger()
+  const { audit } = await audited(t, { ledger })
+  for (let i = 0; i < 5; i++) await audit.record({ type: 'test', actor: { sub: 'alice' }, data: { i } })
+  const entries = ledger.entries.bind(ledger)
+  const altered = (alter: (entry: StoredEntry) => StoredEntry) => { ledger.entries = async (from, to) => (await entries(from, to)).map(entry => entry.seq === 3 ? alter(entry) : entry) }
+  const seen: number[] = []
+  t.match(await audit.verify({ since: 2, onProgress: seq => { seen.push(seq) } }), { ok: true, size: 6 })
+  t.equal(seen.at(-1), 6)
+  altered(entry => ({ ...entry, type: 'session.end' }))
+  t.match(await audit.verify(), { ok: false, what: 'edited', index: 3, message: /filed/ })
+  t.match(await audit.verify({ since: 4 }), { ok: true })
+  altered(entry => ({ ...entry, leaf: entry.leaf.replace('"i":2', '"i":3') }))
+  t.match(await audit.verify(), { ok: false, what: 'edited', index: 3 })
+  altered(entry => ({ ...entry, leaf: 'nonsense' }))
+  t.match(await audit.verify(), { ok: false, what: 'edited', index: 3 })
+  ledger.entries = async (from, to) => (await entries(from, to)).filter(({ seq }) => seq !== 3)
+  t.match(await audit.verify(), { ok: false, what: 'deleted', index: 3 })
+})
+
+t.test('an empty log has no checkpoint', async t => {
+  const ledger = memoryLedger()
+  ledger.append = async () => await new Promise(() => {})
+  const app = await audited(t, { ledger, guarantee: 'best-effort', timeout: 30, gather: { time: 1 } })
+  await t.rejects(app.audit.checkpoint(), { code: 'FST_AUDIT_RANGE', message: 'the log has 0 entries, fewer than 1' })
+  await app.audit.record({ type: 'test' })
 })

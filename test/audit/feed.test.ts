@@ -3,7 +3,7 @@ import { Feed } from '../../plugins/audit/feed.ts'
 import { memoryLedger, type StoredEntry } from '../../plugins/audit/index.ts'
 import type { MemoryLedger } from '../../plugins/audit/ledgers/memory.ts'
 import { deferred, soon } from '../support/deferred.ts'
-import { appendTo } from './support/entry.ts'
+import { appendTo } from '../support/audit-entry.ts'
 
 /** No sign of life comes within a test. */
 const NEVER = 60_000

@@ -1,11 +1,16 @@
+import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import Fastify from 'fastify'
 import pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import audit, { sqlLedger, type AuditEvent, type Sink } from '../../plugins/audit/index.ts'
-import tokenRegistry from '../../plugins/token-registry/index.ts'
+import tokenRegistry, { type TokenRegistry } from '../../plugins/token-registry/index.ts'
 import { audited, entriesOf, fragileLedger } from '../support/audited.ts'
 import { newSecret } from '../support/build.ts'
-import { freshDatabase } from '../support/postgres.ts'
+import { execute, freshDatabase } from '../support/postgres.ts'
 import { severable } from '../support/severable.ts'
 
 const unavailable = { code: 'FST_AUDIT_UNAVAILABLE', statusCode: 503, critical: true }
@@ -277,3 +282,68 @@ t.test('a database that is cut off stops what changes something, and nothing els
   t.equal(status, 200)
   t.match(await app.audit.verify(), { ok: true })
 })
+
+/** A server with its log in a database, and what it takes to find out whether it still changes anything. */
+async function onDatabase (t: Test, url: string): Promise<{ registry: TokenRegistry, fill: () => Promise<void>, isRefused: () => Promise<void>, goesOn: () => Promise<void> }> {
+  const pool = new pg.Pool({ connectionString: url, max: 3 })
+  pool.on('error', () => {})
+  t.teardown(async () => await pool.end())
+  const app = await audited(t, { ledger: sqlLedger(pool, { timeout: 300 }), timeout: 400 })
+  const { tokenRegistry: registry, audit } = app
+  return {
+    registry,
+    fill: async () => { for (;;) await registry.issue({ sub: 'alice' }) },
+    async isRefused () {
+      const before = await registry.count({ sub: 'alice' })
+      for (let i = 0; i < 3; i++) await t.rejects(registry.issue({ sub: 'alice' }), unavailable)
+      t.equal(await registry.count({ sub: 'alice' }), before, 'nothing has changed')
+    },
+    async goesOn () {
+      let issued = false
+      for (let i = 0; i < 50 && !issued; i++) issued = await registry.issue({ sub: 'alice' }).then(() => true, () => false)
+      t.ok(issued, 'by itself')
+      t.match(await audit.verify(), { ok: true })
+    }
+  }
+}
+
+t.test('a database that takes no writes stops what changes something; it goes on by itself', async t => {
+  const url = await freshDatabase(t)
+  const { registry, isRefused, goesOn } = await onDatabase(t, url)
+  const { token } = await registry.issue({ sub: 'alice' })
+  const name = new URL(url).pathname.slice(1)
+  const others = 'select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()'
+  await execute(url, `alter database ${name} set default_transaction_read_only = on`)
+  await execute(url, others)
+  await isRefused()
+  await t.rejects(registry.revokeAll({ sub: 'alice' }), unavailable)
+  t.match(await registry.verify(token), { session: { sub: 'alice' } }, 'requests that change nothing are served')
+  const elsewhere = Object.assign(new URL(url), { pathname: '/postgres' }).href
+  await execute(elsewhere, `alter database ${name} reset default_transaction_read_only`)
+  await execute(url, others)
+  await goesOn()
+})
+
+if (process.getuid?.() === 0) {
+  t.test('a database whose disk is full stops what changes something; it goes on when there is room', async t => {
+    const disk = await mkdtemp(join(tmpdir(), 'disk-'))
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', disk])
+    t.teardown(() => execFileSync('umount', [disk]))
+    const url = await freshDatabase(t)
+    await mkdir(join(disk, 'tables'))
+    execFileSync('chown', ['--reference', String((await execute(url, 'show data_directory')).rows[0].data_directory), join(disk, 'tables')])
+    const space = `full_${randomBytes(4).toString('hex')}`
+    await execute(url, `create tablespace ${space} location '${join(disk, 'tables')}'`)
+    const { fill, isRefused, goesOn } = await onDatabase(t, url)
+    t.teardown(async () => {
+      await execute(url, 'drop table audit_entries')
+      await execute(url, `drop tablespace ${space}`)
+    })
+    await execute(url, `alter table audit_entries set tablespace ${space}`)
+    await writeFile(join(disk, 'ballast'), 'x'.repeat(1_800_000))
+    await t.rejects(fill(), unavailable)
+    await isRefused()
+    await rm(join(disk, 'ballast'))
+    await goesOn()
+  })
+}

@@ -11,7 +11,7 @@ import { deferred } from '../support/deferred.ts'
 import { execute, freshDatabase } from '../support/postgres.ts'
 import { redisProxy } from '../support/redis-proxy.ts'
 import { severable } from '../support/severable.ts'
-import { ownTables, poolOf } from './support/ledgers.ts'
+import { ownTables, poolOf } from '../support/audit-ledgers.ts'
 
 const unavailable = { code: 'FST_AUDIT_UNAVAILABLE', statusCode: 503, critical: true }
 const terminate = 'select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()'
@@ -50,7 +50,7 @@ t.test('an instance that is paused while it holds the log is thrown out, and sto
   const url = await freshDatabase(t)
   const options = { tables: 'audit', holdTimeout: 400, timeout: 10_000 }
   const ledger = await opened(t, url, options)
-  const child = spawn(process.execPath, ['--conditions=@fastify-token-registry/source', '--import', 'tsx', 'test/audit/support/holder.ts', JSON.stringify({ url, ...options })], { env: childEnv, stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, ['--conditions=@fastify-token-registry/source', '--import', 'tsx', 'test/support/audit-holder.ts', JSON.stringify({ url, ...options })], { env: childEnv, stdio: ['pipe', 'pipe', 'inherit'] })
   t.teardown(() => child.kill('SIGKILL'))
   const exited = once(child, 'exit')
   const lines = createInterface(child.stdout)[Symbol.asyncIterator]()

@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import { memoryLedger } from '../../plugins/audit/ledgers/memory.ts'
 import { ledgerContract, type OpenedLedger } from '../../plugins/testing/index.ts'
 import { freshDatabase } from '../support/postgres.ts'
-import { opensPGlite, opensPostgres } from './support/ledgers.ts'
+import { opensPGlite, opensPostgres } from '../support/audit-ledgers.ts'
 
 async function contract (t: Test, open: () => OpenedLedger | Promise<OpenedLedger>): Promise<void> {
   for (const { name, run } of ledgerContract(open)) await t.test(name, run)

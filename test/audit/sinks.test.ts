@@ -8,7 +8,7 @@ import { Copies } from '../../plugins/audit/sinks/copies.ts'
 import { recordsOf, verifyLog } from '../../plugins/audit/verify/index.ts'
 import { audited } from '../support/audited.ts'
 import { deferred } from '../support/deferred.ts'
-import { entryOf } from './support/entry.ts'
+import { entryOf } from '../support/audit-entry.ts'
 
 async function directory (t: Test): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'audit-'))

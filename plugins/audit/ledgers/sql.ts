@@ -102,8 +102,11 @@ export class SqlLedger implements Ledger {
 
   async unresolved (from: number, to: number, before: number): Promise<readonly StoredEntry[]> {
     const { entries } = this.#tables
-    const rows = await this.#query(`select ${COLUMNS} from ${entries} intent where type = 'intent' and seq >= $1 and seq < $2 and at < $3
-      and not exists (select from ${entries} outcome where outcome.op = intent.op and outcome.type <> 'intent') order by seq`, [from, to, before])
+    // Mostly the outcome follows at once: for few intents it has to be looked for in the whole log.
+    const rows = await this.#query(`with
+      near as materialized (select op from ${entries} where seq >= $1 and seq < $2::bigint + 1000 and type <> 'intent' and op is not null),
+      left_over as materialized (select ${COLUMNS} from ${entries} where seq >= $1 and seq < $2 and type = 'intent' and at < $3 and (op is null or op not in (select op from near)))
+      select * from left_over where not exists (select from ${entries} outcome where outcome.op = left_over.op and outcome.type <> 'intent') order by seq`, [from, to, before])
     return rows.map(entryOf)
   }
 

@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { PGlite } from '@electric-sql/pglite'
 import pg from 'pg'
 import type { Test } from 'tap'
-import { sqlLedger, type SqlLedgerOptions } from '../../../plugins/audit/ledgers/sql.ts'
-import type { OpenedLedger } from '../../../plugins/testing/index.ts'
+import { sqlLedger, type SqlLedgerOptions } from '../../plugins/audit/ledgers/sql.ts'
+import type { OpenedLedger } from '../../plugins/testing/index.ts'
 
 /** A prefix of tables that no other test has. */
 export function ownTables (): string {

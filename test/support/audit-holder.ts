@@ -2,8 +2,8 @@
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import pg from 'pg'
-import { sqlLedger } from '../../../plugins/audit/ledgers/sql.ts'
-import { stepOf } from '../../../plugins/testing/ledger-contract/bench.ts'
+import { sqlLedger } from '../../plugins/audit/ledgers/sql.ts'
+import { stepOf } from '../../plugins/testing/ledger-contract/bench.ts'
 
 const { url, ...options } = JSON.parse(process.argv[2] ?? '') as { url: string, tables: string, holdTimeout: number, timeout: number }
 const pool = new pg.Pool({ connectionString: url })

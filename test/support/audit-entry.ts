@@ -1,5 +1,5 @@
-import type { Ledger, StoredEntry } from '../../../plugins/audit/index.ts'
-import { leafHash } from '../../../plugins/audit/verify/index.ts'
+import type { Ledger, StoredEntry } from '../../plugins/audit/index.ts'
+import { leafHash } from '../../plugins/audit/verify/index.ts'
 
 /** An entry as a log would make it, but of any type. */
 export function entryOf (seq: number, type = 'test'): StoredEntry {
