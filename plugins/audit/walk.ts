@@ -59,31 +59,30 @@ interface Stretch {
 
 /** Tile by tile; while some are looked at, the next ones are read. */
 async function * tilesIn (ledger: Ledger, from: number, size: number, since: number): AsyncGenerator<Stretch> {
-  let ahead = read(ledger, from, size, since)
-  for (let to = from; to < size;) {
-    const stretches = await ahead
-    to = stretches.at(-1)?.to ?? size
-    if (to < size) ahead = read(ledger, to, size, since)
-    ahead.catch(() => {}) // told when it is its turn
+  const endOf = (start: number): number => Math.min(size, (Math.floor(start / TILE) + TILES) * TILE)
+  const begin = (start: number): Promise<Stretch[]> => {
+    const reading = read(ledger, start, endOf(start), since)
+    reading.catch(() => {}) // told when it is its turn
+    return reading
+  }
+  let next = begin(from)
+  for (let start = from; start < size; start = endOf(start)) {
+    const stretches = await next
+    if (endOf(start) < size) next = begin(endOf(start))
     yield * stretches
   }
 }
 
-async function read (ledger: Ledger, from: number, size: number, since: number): Promise<Stretch[]> {
+async function read (ledger: Ledger, from: number, to: number, since: number): Promise<Stretch[]> {
   const first = Math.floor(from / TILE)
-  const to = Math.min(size, (first + TILES) * TILE)
   const complete = Array.from({ length: Math.floor(to / TILE) - first }, (_, index) => ({ level: 0, index: first + index }))
   const isBefore = to <= since && to % TILE === 0
   const [entries, tiles] = await Promise.all([isBefore ? [] : ledger.entries(from, to), ledger.tiles(complete)])
   const stretches: Stretch[] = []
-  let place = 0
-  for (let start = from; start < to;) {
-    const index = Math.floor(start / TILE)
-    const end = Math.min(to, (index + 1) * TILE)
-    const begin = place
-    while ((entries[place]?.seq ?? end) < end) place++
-    const own = entries.slice(begin, place)
-    stretches.push({ entries: own, hashes: hashesOf(own, start, tiles[index - first]), to: end })
+  for (let start = from, index = 0; start < to; index++) {
+    const end = Math.min(to, (first + index + 1) * TILE)
+    const own = entries.filter(({ seq }) => seq >= start && seq < end)
+    stretches.push({ entries: own, hashes: hashesOf(own, start, tiles[index]), to: end })
     start = end
   }
   return stretches
