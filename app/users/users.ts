@@ -27,9 +27,15 @@ export type Users = ReturnType<typeof createUsers>
 
 const administrator = 'administrator'
 
-/** What the roles of a user permit: an administrator has every `*:admin` scope and `audit:read`. */
+/** What roles permit: an administrator everything but what the audit log has sealed, which auditors read. */
+const scopes = new Map([
+  [administrator, ['sessions:admin', 'users:admin', 'audit:read']],
+  ['auditor', ['audit:read', 'audit:pii']]
+])
+
+/** What the roles of a user permit. */
 export function scopesOf ({ roles }: Pick<User, 'roles'>): readonly string[] {
-  return roles.includes(administrator) ? ['sessions:admin', 'users:admin', 'audit:read'] : []
+  return [...new Set(roles.flatMap(role => scopes.get(role) ?? []))]
 }
 
 const user = {

@@ -8,7 +8,7 @@ import { notesIn, recordsOf, verifyLog, verifyReceipt } from '../../plugins/audi
 import { entriesOf } from '../support/audited.ts'
 import { embeddedDataDir, temporaryDirectory } from '../support/embedded.ts'
 import { mailTo } from '../support/outbox.ts'
-import { freshDatabase } from '../support/postgres.ts'
+import { execute, freshDatabase } from '../support/postgres.ts'
 import { call, password, register, signIn, testServer } from '../support/server.ts'
 
 const admin = { ADMIN_EMAIL: 'root@example.org', ADMIN_PASSWORD: 'administrators need long ones' }
@@ -128,8 +128,9 @@ t.test('what users and administrators do is recorded as theirs, and every type o
   t.same(await app.audit.unresolved(Date.now() + 1000), [])
 })
 
-t.test('administrators read the log at /audit, others do not; receipts convince outsiders', async t => {
-  const { app } = await testServer(t, admin)
+t.test('administrators read the log at /audit, auditors what is sealed too, others nothing; receipts convince outsiders', async t => {
+  const databaseUrl = await freshDatabase(t)
+  const { app } = await testServer(t, { ...admin, DATABASE_URL: databaseUrl })
   await register(app, 'ada@example.org')
   const [ada, root] = [await signIn(app, 'ada@example.org'), await signIn(app, admin.ADMIN_EMAIL, admin.ADMIN_PASSWORD)]
   for (const path of ['entries', 'stream', 'checkpoint', 'proof/inclusion?index=0&size=1', 'proof/consistency?from=1&to=1', `receipts/${ada.session.id}`]) {
@@ -143,6 +144,9 @@ t.test('administrators read the log at /audit, others do not; receipts convince 
     headers: { 'cache-control': 'no-store' },
     body: { entries: [{ type: 'session.end', actor: { sub: ada.user.id, ip: null }, target: { id: ada.session.id }, sealed: ['actor.ip', 'actor.userAgent'] }], cursor: null }
   })
+  await execute(databaseUrl, 'update users set roles = array_append(roles, \'auditor\') where email = \'ada@example.org\'')
+  const { accessToken: token } = await signIn(app, 'ada@example.org')
+  t.match(await call(app, 'GET', '/audit/entries?type=user.register', { token }), { statusCode: 200, body: { entries: [{ data: { email: 'ada@example.org' }, actor: { ip: '127.0.0.1' } }, {}] } })
   const { body: receipt } = await get(`receipts/${ada.session.id}`)
   t.match(verifyReceipt(receipt as never, { vkeys: [...app.audit.vkeys] }), { ok: true, entry: { reason: 'revoked' } })
   t.match(await get('receipts/unknown'), { statusCode: 404, body: { code: 'FST_AUDIT_NOT_FOUND', requestId: /./ } })

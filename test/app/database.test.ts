@@ -105,6 +105,8 @@ for (const [kind, where] of Object.entries(somewhere)) {
       const found = await users.credentials({ email: 'root@example.org' })
       t.match(found, { passwordHash: 'first', user: { roles: ['administrator'] } })
       t.same(found && scopesOf(found.user), ['sessions:admin', 'users:admin', 'audit:read'])
+      t.same(scopesOf({ roles: ['auditor', 'unknown'] }), ['audit:read', 'audit:pii'])
+      t.same(scopesOf({ roles: ['auditor', 'administrator'] }), ['audit:read', 'audit:pii', 'sessions:admin', 'users:admin'])
     })
 
     t.test('who registers the address of the administrator first does not become one', async t => {
