@@ -28,7 +28,6 @@ const LONG = 1000
 class Progress {
   readonly #bar = new SingleBar({ format: '{bar} {percentage} % | {eta_formatted} left', stream: process.stderr, hideCursor: true, clearOnComplete: true }, Presets.shades_classic)
   readonly #begun = performance.now()
-
   readonly #total: number
 
   constructor (total: number) {
@@ -72,7 +71,7 @@ async function check (files: readonly string[], { vkey, outside, since }: Asked)
   if (!/^\d{1,15}$/.test(since)) throw new Error(`--since is ${since}: it may be the number of an entry`)
   const config = files.length > 0 && vkey !== undefined ? null : loadConfig(environment())
   const anchor = config?.audit.anchor.file ?? null
-  const notes = await Promise.all((outside ?? (anchor === null ? [] : [anchor])).map(async path => notesIn(await readFile(path, 'utf8'))))
+  const notes = await Promise.all((outside ?? (anchor === null ? [] : [anchor])).map(checkpointsIn))
   const options: VerifyLogOptions = {
     vkeys: vkey ?? (config === null ? [] : await trustedKeys(config)),
     ...config !== null && { origin: config.audit.origin },
@@ -81,6 +80,12 @@ async function check (files: readonly string[], { vkey, outside, since }: Asked)
   }
   const verdict = config !== null && files.length === 0 ? await checkDatabase(config, options) : await checkFiles(files, options)
   tell(verdict, options)
+}
+
+async function checkpointsIn (path: string): Promise<string[]> {
+  const notes = notesIn(await readFile(path, 'utf8'))
+  if (notes.length === 0) throw new Error(`${path} holds no checkpoint`)
+  return notes
 }
 
 async function checkDatabase (config: Config, options: VerifyLogOptions): Promise<LogVerdict> {

@@ -1,4 +1,6 @@
 import type { FastifyRequest } from 'fastify'
+import { maskIp } from 'fastify-token-registry/audit'
+import { clientAddress } from './client-address.ts'
 
 /** Options of the logger: in production it writes no stacks. */
 export function logOptions (production: boolean) {
@@ -9,6 +11,6 @@ export function logOptions (production: boolean) {
 }
 
 function requestLine ({ method, url, host, ip }: FastifyRequest) {
-  // Some clients put a token into the query.
-  return { method, url: url.replace(/[?#].*/s, ''), host, remoteAddress: ip }
+  // Some clients put a token into the query. Whole addresses stand in the audit log alone, from where a person can be erased.
+  return { method, url: url.replace(/[?#].*/s, ''), host, remoteAddress: maskIp(clientAddress({ ip }) ?? '') }
 }

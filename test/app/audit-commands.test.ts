@@ -58,6 +58,7 @@ t.test('what cannot be checked is neither whole nor altered', async t => {
     [run('verify', ['--vkey', vkey], { DATA_DIR: nowhere }), { code: 2, stderr: /There is no database in .*nowhere: set DATA_DIR or DATABASE_URL/ }],
     [run('verify', [nowhere, '--vkey', vkey]), { code: 2, stderr: /ENOENT/ }],
     [run('verify', ['README.md', '--vkey', 'log+12345678+AQ==']), { code: 2, stderr: /trusted key/ }],
+    [run('verify', ['README.md', '--vkey', vkey, '--outside', 'README.md']), { code: 2, stderr: /README.md holds no checkpoint/ }],
     [run('verify', ['README.md', '--vkey', vkey]), { code: 1, stderr: /^unreadable: / }],
     [run('verify', [], { PORT: 'x' }), { code: 2, stderr: /PORT is "x"/ }],
     [run('export', [], { DATA_DIR: nowhere }), { code: 1, stdout: '', stderr: /There is no database/ }]

@@ -164,10 +164,12 @@ t.test('in production no stack is logged', async t => {
   }
 })
 
-t.test('the query of a URL, where a client may have put a token, is not logged', async t => {
+t.test('the query of a URL, where a client may have put a token, is not logged, nor a whole address', async t => {
   for (const url of ['/api/sessions?access_token=in-the-query', '/nowhere?token=in-the-query', '/api/sessions/%?token=in-the-query']) await app.inject(url)
   t.ok(log.some(line => line.includes('"url":"/api/sessions"')))
   t.notOk(log.some(line => line.includes('in-the-query')))
+  t.ok(log.some(line => line.includes('"remoteAddress":"127.0.0.0/24"')), 'nor whose address it is')
+  t.notOk(log.some(line => line.includes('127.0.0.1')))
 })
 
 for (const storage of ['the embedded database', 'PostgreSQL']) {
