@@ -284,9 +284,11 @@ export class Audit {
   /** Stores what waits, signs it, and lets go of the ledger, which it closes. */
   async close (): Promise<void> {
     clearTimeout(this.#dropsTimer)
+    this.#recordDrops()
     await this.#feed.close()
     const lost = await this.#log.close()
     if (lost > 0) this.#parts.log(new Error(`${lost} entries`), 'entries were lost: the ledger did not take them before the end')
+    clearTimeout(this.#dropsTimer)
     await this.#checkpoints.close()
     await Promise.all([this.#anchors.close(), ...this.#copies.map(async copies => await copies.close())])
     await this.#ledger.close()
@@ -319,14 +321,18 @@ export class Audit {
 
   /** What was lost is an entry too, once entries are stored again. */
   #tellDrops (): void {
-    if (this.#log.figures.refused === this.#dropsTold || this.#dropsTimer !== undefined) return
-    this.#dropsTimer = setTimeout(() => {
-      this.#dropsTimer = undefined
-      const { refused } = this.#log.figures
-      const count = refused - this.#dropsTold
-      this.#dropsTold = refused
-      this.note({ type: 'audit.drop', outcome: 'failure', data: { count } })
-    }, DROPS)
+    if (this.#log.figures.refused === this.#dropsTold) return
+    this.#dropsTimer ??= setTimeout(() => this.#recordDrops(), DROPS)
+  }
+
+  #recordDrops (): void {
+    this.#dropsTimer = undefined
+    const { refused } = this.#log.figures
+    const count = refused - this.#dropsTold
+    if (count === 0) return
+    this.#dropsTold = refused
+    const draft = draftOf({ type: 'audit.drop', outcome: 'failure', data: { count } }, this.#parts.now())
+    this.#log.record(draft, { patient: true, urgent: true }).catch(nothing) // only at the end: then nothing can be recorded
   }
 }
 

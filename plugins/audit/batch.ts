@@ -8,10 +8,19 @@ import { leafHash } from './verify/index.ts'
 /** What else is done in the step that stores entries. */
 export type Deed = Pick<Append, 'destroyed' | 'pruned'>
 
+/** A part of the log. */
+export interface Stretch {
+  from: number
+  /** exclusive */
+  to: number
+}
+
 /** Entries that are stored in one step. */
 export class Batch {
   /** As they are stored, in the order of the drafts: when `plan` has made them. */
   entries: readonly StoredEntry[] = []
+  /** Where they are to lie, or may lie; null until that is known. */
+  planned: Stretch | null = null
   /** The tree with them. */
   tree: TreeAppender | null = null
   readonly #drafts: readonly Draft[]
@@ -40,15 +49,16 @@ export class Batch {
   /**
    * What a step stores; null where an earlier one has stored it.
    *
-   * @param since where an answer was lost: what it stored from there on is not stored again
+   * @param lost where an answer was lost: what was stored there is not stored again
    * @param tree of the log as it was before, or as it may be
    */
-  async plan (turn: Turn, since: number | null, tree: TreeAppender | null, deed: Deed): Promise<Append | null> {
+  async plan (turn: Turn, lost: Stretch | null, tree: TreeAppender | null, deed: Deed): Promise<Append | null> {
     const { head } = turn
     if (head.erasures !== this.#erasures) await this.#leaveOutWhoIsGone(turn)
-    const stored = since === null ? [] : this.#among(await turn.entriesFrom(since))
+    const stored = lost === null ? [] : this.#among(await turn.entries(lost.from, lost.to))
     this.entries = stored.length > 0 ? stored : this.#sealed.map((sealed, place) => entryAt(head.size + place, sealed))
     if (stored.length > 0) return null
+    this.planned = { from: head.size, to: head.size + this.entries.length }
     const grown = (tree?.size === head.size ? tree : await TreeAppender.load(head, turn)).append(this.entries.map(({ hash }) => hash))
     this.tree = grown.appender
     return { entries: this.entries, tiles: grown.tiles, head: headAfter(head, grown, deed), ...deed }

@@ -34,6 +34,17 @@ export class Groups<Item, Prepared> {
     if (this.#items.length >= this.#gathering.entries) this.#start()
   }
 
+  get size (): number {
+    return this.#items.length
+  }
+
+  /** Takes out items that gather still. */
+  drop (isGone: (item: Item) => boolean): void {
+    const due = this.#items.slice(0, this.#due).filter(item => !isGone(item))
+    this.#items = [...due, ...this.#items.slice(this.#due).filter(item => !isGone(item))]
+    this.#due = due.length
+  }
+
   /** Writes everything that was added before. */
   async flush (): Promise<void> {
     while (this.#items.length > 0 || this.#writing !== null) {

@@ -67,8 +67,8 @@ export interface Append {
 /** The log as it is while nobody else can append to it. */
 export interface Turn {
   head: Head
-  /** Entries from a `seq` on: what a step stored whose answer was lost. */
-  entriesFrom (seq: number): Promise<readonly StoredEntry[]>
+  /** To find what a step stored whose answer was lost. */
+  entries: Ledger['entries']
   tiles: Ledger['tiles']
   /** Those of the owners whose keys still exist. */
   living (owners: readonly string[]): Promise<ReadonlySet<string>>

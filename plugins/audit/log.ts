@@ -1,11 +1,12 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { within } from '../token-registry/index.ts'
-import { Batch, type Deed } from './batch.ts'
+import { Batch, type Deed, type Stretch } from './batch.ts'
 import type { Draft } from './entry.ts'
-import { LedgerUnavailable } from './errors.ts'
+import { KeyCorrupt, LedgerUnavailable } from './errors.ts'
 import { Groups, type Gathering } from './gathering.ts'
 import type { Head, Ledger, StoredEntry } from './ledger.ts'
 import type { HolderKeys } from './privacy/keys.ts'
+import { holdersOf } from './privacy/sealing.ts'
 import type { TreeAppender } from './tree/index.ts'
 
 /** ms before the second attempt; twice as long before each further one, half of it at random. */
@@ -78,12 +79,12 @@ export class AuditLog {
   /**
    * Stores an entry.
    *
-   * @param options `patient`: waits until the log is closed, else for `timeout`
+   * @param options `patient`: waits until the log is closed, else for `timeout`; `urgent`: however many wait
    * @throws {LedgerUnavailable} where it was given up, and may have been stored all the same; at once where too many wait
    */
-  record (draft: Draft, { patient }: { patient: boolean }): Promise<StoredEntry> {
+  record (draft: Draft, { patient, urgent = false }: { patient: boolean, urgent?: boolean }): Promise<StoredEntry> {
     const closed = this.#closing.signal.aborted
-    if (closed || this.#waiting.size >= this.#options.maxQueue) {
+    if (closed || (this.#waiting.size >= this.#options.maxQueue && !urgent)) {
       this.#refused++
       return Promise.reject(new LedgerUnavailable(closed ? 'it is closed' : `${this.#waiting.size} entries wait`))
     }
@@ -132,11 +133,13 @@ export class AuditLog {
     for (const waiting of this.#impatient) {
       if (waiting.due > now) {
         this.#timer = setTimeout(() => this.#giveUpLate(), Math.ceil(waiting.due - now))
-        return
+        break
       }
       this.#settle(waiting)
       waiting.giveUp(new LedgerUnavailable(`it did not answer within ${this.#options.timeout} ms`))
     }
+    // Now and then: what nobody waits for any more must not pile up.
+    if (this.#groups.size > 2 * this.#waiting.size) this.#groups.drop(waiting => !this.#waiting.has(waiting))
   }
 
   #settle (waiting: Waiting): void {
@@ -145,49 +148,62 @@ export class AuditLog {
   }
 
   async #prepare (group: readonly Waiting[]): Promise<Prepared> {
+    const left = group.filter(waiting => this.#waiting.has(waiting))
     // Without keys it is tried again when it is its turn.
-    return { group, batch: await this.#sealed(group).catch(() => null) }
+    return { group: left, batch: await this.#sealed(left).catch(() => null) }
   }
 
   async #sealed (group: readonly Waiting[]): Promise<Batch> {
     return await Batch.seal(group.map(({ draft }) => draft), this.#keys, this.#erasures)
   }
 
-  async #write ({ group, batch }: Prepared, sent: () => void): Promise<void> {
-    // Where an answer was lost, what it may have stored lies from here on.
-    let since: number | null = null
-    let left = group
-    for (let wait = PAUSE.first; ; wait = Math.min(wait * 2, PAUSE.longest)) {
-      const size = this.#size
+  async #write ({ group, batch: prepared }: Prepared, sent: () => void): Promise<void> {
+    // Where an answer was lost, what it may have stored lies here.
+    let lost: Stretch | null = null
+    for (let [left, wait] = [group, PAUSE.first]; ; wait = Math.min(wait * 2, PAUSE.longest)) {
+      left = left.filter(waiting => this.#waiting.has(waiting))
+      if (left.length === 0) return
+      let batch = left.length === group.length && wait === PAUSE.first ? prepared : null
       try {
-        const entries = await this.#append(batch ?? await this.#sealed(left), since, {}, sent)
+        batch ??= await this.#sealed(left)
+        const entries = await this.#append(batch, lost, {}, sent)
         for (const [index, waiting] of left.entries()) {
           this.#settle(waiting)
           waiting.done(entries[index] as StoredEntry) // one for each
         }
         return
       } catch (error) {
-        if (since === null) this.#options.failed(error)
-        since ??= size
+        if (wait === PAUSE.first) this.#options.failed(error)
+        lost = batch?.planned ?? lost
+        if (error instanceof KeyCorrupt && await this.#giveUpCorrupt(left)) continue
       }
       await pause(wait * (0.5 + Math.random() / 2), undefined, { signal: this.#closing.signal }).catch(() => {})
-      left = group.filter(waiting => this.#waiting.has(waiting))
-      if (left.length === 0) return
-      batch = null
     }
   }
 
+  /** Those whose keys cannot be opened must not keep others waiting. @returns whether there were some */
+  async #giveUpCorrupt (group: readonly Waiting[]): Promise<boolean> {
+    const faults = await Promise.all(group.map(async ({ draft }) => await this.#keys.of(holdersOf(draft)).then(() => null, (error: unknown) => error)))
+    const corrupt = group.filter((_, index) => faults[index] instanceof KeyCorrupt)
+    for (const waiting of corrupt) {
+      this.#settle(waiting)
+      this.#refused++
+      waiting.giveUp(faults[group.indexOf(waiting)])
+    }
+    return corrupt.length > 0
+  }
+
   /** One after the other, so that what was stored is told in order. @returns the entries, in the order of the batch */
-  #append (batch: Batch, since: number | null, deed: Deed, sent?: () => void): Promise<readonly StoredEntry[]> {
-    const appending = this.#appending.then(async () => await this.#appendNow(batch, since, deed, sent))
+  #append (batch: Batch, lost: Stretch | null, deed: Deed, sent?: () => void): Promise<readonly StoredEntry[]> {
+    const appending = this.#appending.then(async () => await this.#appendNow(batch, lost, deed, sent))
     this.#appending = appending.catch(() => {})
     return appending
   }
 
-  async #appendNow (batch: Batch, since: number | null, deed: Deed, sent = (): void => {}): Promise<readonly StoredEntry[]> {
+  async #appendNow (batch: Batch, lost: Stretch | null, deed: Deed, sent = (): void => {}): Promise<readonly StoredEntry[]> {
     const appended = await this.#ledger.append(async turn => {
       setImmediate(sent)
-      return await batch.plan(turn, since, this.#tree, deed)
+      return await batch.plan(turn, lost, this.#tree, deed)
     })
     // Where an earlier step stored them, nobody has been told.
     const { entries, head } = appended ?? { entries: batch.entries, head: await this.#ledger.head() }

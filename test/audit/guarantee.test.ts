@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import Fastify from 'fastify'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import audit, { sqlLedger, type AuditEvent, type Sink } from '../../plugins/audit/index.ts'
+import audit, { sqlLedger, type AuditEvent, type Sink, type Turn } from '../../plugins/audit/index.ts'
 import tokenRegistry, { type TokenRegistry } from '../../plugins/token-registry/index.ts'
 import { audited, entriesOf, fragileLedger } from '../support/audited.ts'
 import { newSecret } from '../support/build.ts'
@@ -41,7 +41,7 @@ t.test('what cannot be put on record is not done', async t => {
 t.test('what cannot be recorded as done is not answered, and its sessions are ended', async t => {
   const { ledger, state } = fragileLedger()
   // Longer than the log waits before it tries again.
-  const app = await audited(t, { ledger, timeout: 1000 })
+  const app = await audited(t, { ledger, timeout: 1500 })
   const { tokenRegistry: registry } = app
   const { token } = await registry.issue({ sub: 'bob' })
   let failing = true
@@ -63,7 +63,7 @@ t.test('what cannot be recorded as done is not answered, and its sessions are en
 
 t.test('an answer leaves when all that it tells of is on record', async t => {
   const { ledger, state } = fragileLedger()
-  const app = await audited(t, { ledger, timeout: 1000 }, { cookie: true })
+  const app = await audited(t, { ledger, timeout: 1500 }, { cookie: true })
   const { tokenRegistry: registry } = app
   app.post('/in', async request => {
     const { token } = await request.startSession({ sub: 'alice' })
@@ -103,7 +103,7 @@ t.test('an answer leaves when all that it tells of is on record', async t => {
 
 t.test('what a route does is announced, done, and told with what came of it', async t => {
   const { ledger, state } = fragileLedger()
-  const app = await audited(t, { ledger, timeout: 1000 }, { cookie: true })
+  const app = await audited(t, { ledger, timeout: 1500 }, { cookie: true })
   const { tokenRegistry: registry, audit } = app
   let price = 1
   const steps: Record<string, () => unknown> = {
@@ -240,6 +240,59 @@ t.test('too many that wait are refused at once', async t => {
   state.mode = 'hangs'
   const results = await Promise.allSettled(Array.from({ length: 5 }, async () => await app.audit.record({ type: 'test' })))
   t.match(results.map(result => result.status === 'rejected' && String(result.reason)), [/within 100 ms/, /within 100 ms/, /within 100 ms/, /3 entries wait/, /3 entries wait/])
+})
+
+t.test('what nobody waits for any more does not pile up, and is not stored later', async t => {
+  const { ledger, state } = fragileLedger()
+  const app = await audited(t, { ledger, maxQueue: 20, timeout: 40 })
+  state.mode = 'fails'
+  app.audit.note({ type: 'patient' })
+  for (let i = 0; i < 30; i++) await Promise.allSettled(Array.from({ length: 15 }, async () => await app.audit.record({ type: 'given up' })))
+  t.match(app.audit.figures, { waiting: 1, dropped: 0 })
+  state.mode = 'well'
+  await app.audit.flush()
+  t.same((await entriesOf(app)).map(({ type }) => type), ['audit.start', 'patient'])
+})
+
+t.test('a key that cannot be opened stops what is recorded of its owner, and nothing else', async t => {
+  const [{ ledger }, secret] = [fragileLedger(), newSecret()]
+  const first = await audited(t, { ledger }, { secret })
+  await first.audit.record({ type: 'test', actor: { sub: 'mallory' } })
+  const keys = await ledger.keysAfter('', 10)
+  const own = keys.filter(({ owner }) => owner !== 'finder')
+  await ledger.rewrapKeys(own.map(key => ({ ...key, wrapped: 'nonsense' })))
+  const app = await audited(t, { ledger, timeout: 500 }, { secret })
+  const note = app.audit.note({ type: 'patient', actor: { sub: 'mallory' } })
+  const [mallory, alice] = await Promise.allSettled([app.tokenRegistry.issue({ sub: 'mallory' }), app.tokenRegistry.issue({ sub: 'alice' })])
+  t.match(mallory, { status: 'rejected', reason: { code: 'FST_AUDIT_KEY', statusCode: 500 } })
+  t.match(alice, { status: 'fulfilled' })
+  await note
+  t.match(app.audit.figures, { waiting: 0, dropped: 2 })
+  t.equal(await app.audit.rewrapKeys(), 0, 'and is left as it is')
+})
+
+t.test('after a lost answer only where it may have been stored is looked', async t => {
+  const { ledger, state } = fragileLedger()
+  const secret = newSecret()
+  const [app, other] = [await audited(t, { ledger, timeout: 5000 }, { secret }), await audited(t, { ledger }, { secret })]
+  for (let i = 0; i < 300; i++) other.audit.note({ type: 'foreign' })
+  await other.audit.flush()
+  const read: number[] = []
+  const { append } = ledger
+  const reading = (turn: Turn): Turn['entries'] => async (from, to) => {
+    read.push(to - from)
+    return await turn.entries(from, to)
+  }
+  ledger.append = async plan => await append(async turn => await plan({ ...turn, entries: reading(turn) }))
+  state.mode = 'loses the answer'
+  const before = state.appends
+  const recording = app.audit.record({ type: 'own' })
+  while (state.appends < before + 2) await new Promise(resolve => setTimeout(resolve, 5))
+  state.mode = 'well'
+  await recording
+  t.ok(read.includes(1), 'one was sent')
+  t.ok(Math.max(...read) < 256, 'besides that the last tile is read')
+  t.equal((await entriesOf(app)).filter(({ type }) => type === 'own').length, 1)
 })
 
 t.test('what waits at the end is stored, or lost and told', async t => {

@@ -101,9 +101,9 @@ class Kept implements TreeReader, HashReader {
     this.frontier = frontier
   }
 
-  async entriesFrom (seq: number): Promise<Array<{ hash: Uint8Array }>> {
+  async entries (from: number, to: number): Promise<Array<{ hash: Uint8Array }>> {
     this.reads.push('entries')
-    return this.leaves.slice(seq).map(hash => ({ hash }))
+    return this.leaves.slice(from, to).map(hash => ({ hash }))
   }
 
   async leafHashes (from: number, to: number): Promise<Uint8Array[]> {
@@ -405,7 +405,7 @@ t.test('a tree is loaded by one query at a time, as a connection takes them', as
     busy = false
     return await read
   }
-  const loaded = await TreeAppender.load(kept, { entriesFrom: async seq => await alone(kept.entriesFrom(seq)), tiles: async wanted => await alone(kept.tiles(wanted)) })
+  const loaded = await TreeAppender.load(kept, { entries: async (from, to) => await alone(kept.entries(from, to)), tiles: async wanted => await alone(kept.tiles(wanted)) })
   t.equal(loaded.size, 700)
 })
 

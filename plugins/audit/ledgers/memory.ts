@@ -19,7 +19,7 @@ export class MemoryLedger implements Ledger {
     const work = this.#turn.then(async () => {
       const append = await plan({
         head: this.#copyOfHead(),
-        entriesFrom: async seq => await this.entries(seq, Infinity),
+        entries: async (from, to) => await this.entries(from, to),
         living: async owners => new Set(owners.filter(owner => this.#ownedBy(owner) !== undefined)),
         tiles: async wanted => await this.tiles(wanted)
       })

@@ -64,7 +64,7 @@ export class SqlLedger implements Ledger {
       const head = headOf((await connection.query(`select size, frontier, erasures from ${this.#tables.head} for update`))[0])
       const append = await plan({
         head,
-        entriesFrom: async seq => await this.#entries(connection, seq, head.size),
+        entries: async (from, to) => await this.#entries(connection, from, to),
         living: async owners => new Set((await connection.query(`select owner from ${this.#tables.keys} where owner = any($1)`, [owners])).map(row => text(row['owner']))),
         tiles: async wanted => await this.#tilesOf(connection, wanted)
       })

@@ -87,7 +87,7 @@ export class HolderKeys {
   }
 
   /**
-   * Encrypts all keys by the first master key, so that the others can be dropped.
+   * Encrypts all keys by the first master key, so that the others can be dropped. Those that none of them opens stay as they are.
    *
    * @returns how many it changed
    */
@@ -96,11 +96,20 @@ export class HolderKeys {
     let changed = 0
     for (let after = ''; ;) {
       const page = await this.#ledger.keysAfter(after, PAGE, `${id}.`)
-      await this.#ledger.rewrapKeys(page.map(stored => ({ ...stored, wrapped: this.#wrap(stored.owner, this.#opened(stored)) })))
-      changed += page.length
+      const opened = page.flatMap(stored => this.#rewrapped(stored) ?? [])
+      await this.#ledger.rewrapKeys(opened)
+      changed += opened.length
       const last = page.at(-1)
       if (last === undefined) return changed
       after = last.owner
+    }
+  }
+
+  #rewrapped (stored: StoredKey): StoredKey | null {
+    try {
+      return { ...stored, wrapped: this.#wrap(stored.owner, this.#opened(stored)) }
+    } catch {
+      return null
     }
   }
 

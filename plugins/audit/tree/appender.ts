@@ -4,7 +4,7 @@ import { TILE } from './tile.ts'
 
 /** What a tree is loaded from. */
 export interface TreeReader {
-  entriesFrom (seq: number): Promise<ReadonlyArray<Pick<StoredEntry, 'hash'>>>
+  entries (from: number, to: number): Promise<ReadonlyArray<Pick<StoredEntry, 'hash'>>>
   tiles (wanted: ReadonlyArray<Pick<Tile, 'level' | 'index'>>): Promise<ReadonlyArray<Uint8Array | undefined>>
 }
 
@@ -34,7 +34,7 @@ export class TreeAppender {
   static async load ({ size, frontier }: Pick<Head, 'size' | 'frontier'>, reader: TreeReader): Promise<TreeAppender> {
     const [entries, ...tiles] = edgesOf(size)
     // One after the other: a connection to a database takes one query at a time.
-    const leaves = entries === undefined || entries.count === 0 ? [] : await reader.entriesFrom(size - entries.count)
+    const leaves = entries === undefined || entries.count === 0 ? [] : await reader.entries(size - entries.count, size)
     const above = tiles.length === 0 ? [] : await reader.tiles(tiles.map(({ level, index }) => ({ level, index })))
     const edges = [leaves.map(({ hash }) => hash), ...tiles.map(({ count }, place) => hashesIn(above[place] ?? new Uint8Array()).slice(0, count))].map(edgeOf)
     const appender = new TreeAppender(size, edges)

@@ -92,19 +92,20 @@ export const appendRules: readonly Rule[] = [
       const entries = await bench.add(range(0, 5).map(() => ({})), { tiles: [{ level: 1, index: 0, hashes }] })
       await ledger.addKeys([keyOf('alice'), keyOf('bob')])
       await bench.add([], { destroyed: [keyOf('bob').owner] })
-      await ledger.append(async ({ entriesFrom, tiles, living }) => {
-        assertEntries(await entriesFrom(0), entries)
-        assertEntries(await entriesFrom(3), entries.slice(3))
-        assert.deepEqual(await entriesFrom(5), [])
-        assert.deepEqual(await entriesFrom(9), [])
+      await ledger.append(async ({ entries: read, tiles, living }) => {
+        assertEntries(await read(0, 5), entries)
+        assertEntries(await read(3, 5), entries.slice(3))
+        assertEntries(await read(1, 3), entries.slice(1, 3))
+        assert.deepEqual(await read(5, 9), [])
+        assert.deepEqual(await read(9, 12), [])
         assert.deepEqual((await tiles([{ level: 1, index: 1 }, { level: 1, index: 0 }])).map(bytes => bytes && hex(bytes)), [undefined, hex(hashes)])
         assert.deepEqual(await living(['nobody', 'owner of bob', 'owner of alice']), new Set(['owner of alice']))
         assert.deepEqual(await living([]), new Set())
         return null
       })
       await bench.add([], { pruned: 2 })
-      await ledger.append(async ({ entriesFrom }) => {
-        assertEntries(await entriesFrom(0), entries.slice(2))
+      await ledger.append(async ({ entries: read }) => {
+        assertEntries(await read(0, 100), entries.slice(2))
         return null
       })
     }
@@ -136,7 +137,7 @@ export const appendRules: readonly Rule[] = [
         head.size = 9
       }
       await ledger.append(async turn => {
-        const [entry] = await turn.entriesFrom(0)
+        const [entry] = await turn.entries(0, 1)
         const [hashes] = await turn.tiles([tile])
         for (const bytes of [entry?.hash, hashes, turn.head.frontier]) bytes?.fill(0)
         return null

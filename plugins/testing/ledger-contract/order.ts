@@ -12,9 +12,9 @@ export const orderRules: readonly Rule[] = [
       const stored: StoredEntry[] = []
       let planning = 0
       await inParallel(100, async index => {
-        const appended = await ledgers[index % ledgers.length]?.append(async ({ head, entriesFrom }) => {
+        const appended = await ledgers[index % ledgers.length]?.append(async ({ head, entries }) => {
           assert.equal(++planning, 1, 'one plan at a time')
-          assert.deepEqual(seqsOf(await entriesFrom(0)), range(0, head.size), 'a turn sees all steps before it')
+          assert.deepEqual(seqsOf(await entries(0, head.size)), range(0, head.size), 'a turn sees all steps before it')
           await setImmediate()
           planning--
           return stepOf(head, range(0, 1 + index % 3).map(() => ({ tenant: String(index) })))
