@@ -46,11 +46,11 @@ export const adminRoutes: FastifyPluginAsyncTypebox<{ users: Users }> = async (a
   }, async request => {
     const { sub } = request.params
     const { disabled } = request.body
-    await request.audit({ type: disabled ? 'user.disable' : 'user.enable', target: userTarget(sub) }, async () => {
+    const { session: { sub: by } } = request.requireAuth()
+    return await request.audit({ type: disabled ? 'user.disable' : 'user.enable', target: userTarget(sub) }, async () => {
       const user = disabled ? await users.disable(sub) : await users.enable(sub)
       if (user === null) throw new UserNotFound()
+      return { ended: disabled ? await tokenRegistry.for(request).revokeAll({ sub, reason: 'disabled', by }) : 0 }
     })
-    const { session: { sub: by } } = request.requireAuth()
-    return { ended: disabled ? await tokenRegistry.for(request).revokeAll({ sub, reason: 'disabled', by }) : 0 }
   })
 }

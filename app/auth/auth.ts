@@ -50,7 +50,12 @@ export function createAuth ({ registry, audit, sessionJwt, users, passwords, mai
       const passwordHash = await passwords.hash(password)
       const event: AuditEvent = { type: 'user.register', data: { email } }
       return await request.audit(event, async () => {
-        const user = await users.create({ email, name: name ?? null, passwordHash })
+        const user = await users.create({ email, name: name ?? null, passwordHash }).catch(async error => {
+          // Whose address it is can have it forgotten here too.
+          const owner = await users.findByEmail(email)
+          if (owner !== null) event.target = userTarget(owner.id)
+          throw error
+        })
         event.actor = { sub: user.id }
         event.target = userTarget(user.id)
         return user
@@ -113,19 +118,29 @@ export function createAuth ({ registry, audit, sessionJwt, users, passwords, mai
     async changePassword ({ currentPassword, newPassword, endOthers }: { currentPassword: string, newPassword: string, endOthers: boolean }, request: FastifyRequest): Promise<number> {
       const { session: { id, sub } } = request.requireAuth()
       checkPassword(newPassword)
-      await request.audit({ type: 'password.change', target: userTarget(sub) }, async () => {
+      const ended = await request.audit({ type: 'password.change', target: userTarget(sub) }, async () => {
         const { hash } = await verify({ id: sub }, currentPassword)
-        const changed = hash !== null && await users.setPasswordHash(sub, await passwords.hash(newPassword), hash)
-        if (!changed) throw new PasswordWrong()
+        if (hash === null) throw new PasswordWrong()
+        const changed = await passwords.hash(newPassword)
+        if (!await users.setPasswordHash(sub, changed, hash)) throw new PasswordWrong()
+        if (!endOthers) return 0
+        try {
+          return await endSessions(sub, [id], request)
+        } catch (error) {
+          // Who has stolen one must not keep it: undone, so that it can be asked for again.
+          await users.setPasswordHash(sub, hash, changed)
+          throw error
+        }
       })
-      return await endSessions(sub, endOthers ? [id] : null, request)
+      if (ended === 0) tellChanged(sub)
+      return ended
     },
 
-    /** Mails a token to reset the password, where there is such a user. Waits for nothing that tells whether there is. */
-    async forgotPassword (email: string, request: FastifyRequest): Promise<void> {
-      await request.audit({ type: 'password.forgot', data: { email } })
+    /** Mails a token to reset the password, where there is such a user. Returns at once, so that nothing tells whether there is. */
+    forgotPassword (email: string, request: FastifyRequest): void {
       background.run('a mail to reset a password', async () => {
         const user = await users.findByEmail(email)
+        await request.audit({ type: 'password.forgot', target: user && userTarget(user.id), data: { email } })
         if (user === null || user.disabledAt !== null) return
         const { token } = await registry.for(request).issue({ sub: user.id, use: 'once', client: RESET, ttl: '1h' })
         mailer.send({ to: user.email, ...resetMail(token, urls) })
@@ -138,40 +153,44 @@ export function createAuth ({ registry, audit, sessionJwt, users, passwords, mai
       const asked = await registry.get(token)
       const user = asked === null ? null : await userOf(asked)
       const event: AuditEvent = { type: 'password.reset', target: user && userTarget(user.id) }
-      const sub = await request.audit(event, async () => {
+      await request.audit(event, async () => {
         if (user === null) throw new ResetRefused()
         const passwordHash = await passwords.hash(password)
         const { sub } = await registry.for(request).consume(token, { client: RESET }).catch(error => { throw isCallersFault(error) ? new ResetRefused() : error })
         if (!await users.setPasswordHash(sub, passwordHash)) throw new ResetRefused()
         event.actor = { sub }
-        return sub
+        let ended = 0
+        try {
+          ended = await endSessions(sub, [], request)
+        } finally {
+          if (ended === 0) tellChanged(sub)
+        }
       })
-      await endSessions(sub, [], request)
     },
 
     async ensureAdministrator ({ email, password }: { email: string, password: string }): Promise<void> {
-      const made = await users.ensureAdministrator({ email, passwordHash: await passwords.hash(password) })
+      if (await users.hasAdministrator(email)) return
+      const event: AuditEvent = { type: 'user.register', data: { email } }
+      const made = await audit.act(event, async () => {
+        const made = await users.ensureAdministrator({ email, passwordHash: await passwords.hash(password) })
+        // Another server may have made it meanwhile.
+        Object.assign(event, made === null ? { outcome: 'failure', reason: 'APP_USER_EMAIL_TAKEN' } : { target: userTarget(made.id), data: { email, roles: made.roles } })
+        return made
+      })
       if (made === null) return
-      await audit.record({ type: 'user.register', target: userTarget(made.id), data: { email, roles: made.roles } })
       log.info('the first administrator was made')
     },
 
     close: () => background.close()
   }
 
-  /**
-   * Ends sessions since the password has changed, which the owner is told also where none ended, or nobody knows whether any did.
-   *
-   * @param kept null where none is to end
-   */
-  async function endSessions (sub: string, kept: string[] | null, request: FastifyRequest): Promise<number> {
-    let ended = 0
-    try {
-      if (kept !== null) ended = await registry.for(request).revokeAll({ sub, except: kept, reason: 'password_changed', by: sub })
-    } finally {
-      if (ended === 0) notifications.notify({ type: 'password-changed', sub, detail: { reason: 'password_changed', by: sub } })
-    }
-    return ended
+  async function endSessions (sub: string, kept: string[], request: FastifyRequest): Promise<number> {
+    return await registry.for(request).revokeAll({ sub, except: kept, reason: 'password_changed', by: sub })
+  }
+
+  /** Where sessions ended their owner hears of it by that. */
+  function tellChanged (sub: string): void {
+    notifications.notify({ type: 'password-changed', sub, detail: { reason: 'password_changed', by: sub } })
   }
 
   async function userOf ({ sub }: Pick<SessionRecord, 'sub'>): Promise<User | null> {

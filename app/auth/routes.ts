@@ -107,7 +107,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
       response: answers({ 204: NoContent })
     }
   }, async (request, reply) => {
-    await auth.forgotPassword(request.body.email, request)
+    auth.forgotPassword(request.body.email, request)
     return reply.code(204).send(null)
   })
 

@@ -94,6 +94,11 @@ export function createUsers ({ query }: Pick<Database, 'query'>) {
       return null
     },
 
+    /** Whether a user of that address is an administrator. */
+    async hasAdministrator (email: string): Promise<boolean> {
+      return (await find(eq(users.emailKey, emailKey(email))))?.roles.includes(administrator) === true
+    },
+
     async findById (id: string): Promise<User | null> {
       return await find(eq(users.id, id))
     },

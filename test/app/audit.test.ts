@@ -44,7 +44,7 @@ t.test('what users and administrators do is recorded as theirs, and every type o
   const [registered] = await told(['user.register success'], async () => await register(app, email))
   const sub = String(registered?.actor.sub)
   t.match(registered, { target: { kind: 'subject', id: sub, sub }, data: { email }, sealed: ['actor.ip', 'actor.userAgent', 'data.email'], requestId: /./ })
-  await told(['user.register denied APP_USER_EMAIL_TAKEN'], async () => await call(app, 'POST', '/api/auth/register', { body: { email, password } }))
+  t.match(await told(['user.register denied APP_USER_EMAIL_TAKEN'], async () => await call(app, 'POST', '/api/auth/register', { body: { email, password } })), [{ actor: { sub: null }, target: { sub } }])
   await told([], async () => await call(app, 'POST', '/api/auth/register', { body: { email, password: 'qwertyuiop' } }))
 
   const [wrong, unknown] = await told(['session.start failure APP_SIGN_IN_REFUSED', 'session.start failure APP_SIGN_IN_REFUSED'], async () => {
@@ -69,7 +69,7 @@ t.test('what users and administrators do is recorded as theirs, and every type o
 
   const change = async (currentPassword: string) => await call(app, 'POST', '/api/auth/password/change', { token, body: { currentPassword, newPassword: other } })
   await told(['password.change denied APP_PASSWORD_WRONG'], async () => await change('wrong'))
-  const changed = await told(['password.change success', 'session.end success password_changed', 'session.end_all success password_changed'], async () => await change(password))
+  const changed = await told(['session.end success password_changed', 'session.end_all success password_changed', 'password.change success'], async () => await change(password))
   for (const { actor, requestId } of changed) t.same([actor.sub, requestId], [sub, changed[0]?.requestId])
 
   await told(['session.end success revoked'], async () => await call(app, 'POST', '/api/auth/logout', { token }))
@@ -82,11 +82,12 @@ t.test('what users and administrators do is recorded as theirs, and every type o
     await mailTo(dataDir, forgetful)
   })
   for (const { actor } of issued) t.equal(actor.ip, '127.0.0.1')
+  t.same(issued[0]?.target?.sub, issued[1]?.actor.sub, 'whose address it is can have it forgotten')
   const [once = ''] = /tro_\S{56}/.exec(await mailTo(dataDir, forgetful)) ?? []
   const reset = async (body: object) => await call(app, 'POST', '/api/auth/password/reset', { body })
   await told(['password.reset denied APP_RESET_REFUSED'], async () => await reset({ token: `tro_${'x'.repeat(56)}`, password }))
-  const resets = await told(['token.consume success', 'password.reset success', 'session.end success password_changed', 'session.end_all success password_changed'], async () => await reset({ token: once, password: other }))
-  t.match(resets[1], { actor: { sub: issued[1]?.actor.sub }, target: { kind: 'subject', id: issued[1]?.actor.sub } })
+  const resets = await told(['token.consume success', 'session.end success password_changed', 'session.end_all success password_changed', 'password.reset success'], async () => await reset({ token: once, password: other }))
+  t.match(resets[3], { actor: { sub: issued[1]?.actor.sub }, target: { kind: 'subject', id: issued[1]?.actor.sub } })
 
   const again = await signIn(app, email, other)
   const { body: { session } } = await call(app, 'GET', '/api/auth/me', { token: again.accessToken })
@@ -105,7 +106,7 @@ t.test('what users and administrators do is recorded as theirs, and every type o
   const acts = [
     ...await told(['admin.sessions.list success'], async () => await administer('GET', '/sessions')),
     ...await told(['session.end success revoked', 'session.end_all success revoked'], async () => await administer('DELETE', '/sessions')),
-    ...await told(['user.disable success', 'session.end_all success disabled'], async () => await administer('PATCH', '', { disabled: true }))
+    ...await told(['session.end_all success disabled', 'user.disable success'], async () => await administer('PATCH', '', { disabled: true }))
   ]
   for (const { type, actor, target } of acts) {
     t.equal(actor.sub, root.user.id, type)
@@ -217,7 +218,6 @@ t.test('where the log cannot be written, nothing is changed; it goes on when it 
     call(app, 'POST', '/api/auth/login', { body: { email: 'ada@example.org', password: 'wrong' } }),
     call(app, 'POST', '/api/auth/refresh', { body: { refreshToken: ada.refreshToken } }),
     call(app, 'POST', '/api/auth/password/change', { token: ada.accessToken, body: { currentPassword: password, newPassword: other } }),
-    call(app, 'POST', '/api/auth/password/forgot', { body: { email: 'ada@example.org' } }),
     call(app, 'DELETE', `/api/sessions/${ada.session.id}`, { token: ada.accessToken }),
     call(app, 'PATCH', `/api/admin/users/${ada.user.id}`, { token: root.accessToken, body: { disabled: true } }),
     call(app, 'GET', `/api/admin/users/${ada.user.id}/sessions`, { token: root.accessToken })
@@ -230,4 +230,24 @@ t.test('where the log cannot be written, nothing is changed; it goes on when it 
   t.match(await call(app, 'POST', '/api/auth/refresh', { body: { refreshToken: ada.refreshToken } }), { statusCode: 200 })
   await signIn(app, 'ada@example.org')
   t.match(await app.audit.verify(), { ok: true })
+})
+
+t.test('a password whose change ends no sessions is not changed; a user who is shut out while that fails stays so', async t => {
+  const { app } = await testServer(t, admin)
+  await register(app, 'ada@example.org')
+  const [ada, thief] = [await signIn(app, 'ada@example.org'), await signIn(app, 'ada@example.org')]
+  let failing = true
+  app.tokenRegistry.addHook('preRevoke', () => { if (failing) throw Object.assign(new Error('away'), { statusCode: 503, code: 'TEST_AWAY' }) })
+  const change = async () => await call(app, 'POST', '/api/auth/password/change', { token: ada.accessToken, body: { currentPassword: password, newPassword: other } })
+  const root = await signIn(app, admin.ADMIN_EMAIL, admin.ADMIN_PASSWORD)
+  const disable = async () => await call(app, 'PATCH', `/api/admin/users/${ada.user.id}`, { token: root.accessToken, body: { disabled: true } })
+  t.match((await during(app, change)).short, ['password.change failure TEST_AWAY'])
+  failing = false
+  t.match(await change(), { statusCode: 200, body: { ended: 1 } }, 'it can be asked for again')
+  t.equal((await call(app, 'GET', '/api/auth/me', { token: thief.accessToken })).statusCode, 401)
+  failing = true
+  t.match((await during(app, disable)).short, [/refuse/, 'user.disable failure TEST_AWAY'])
+  failing = false
+  t.match(await call(app, 'POST', '/api/auth/login', { body: { email: 'ada@example.org', password: other } }), { statusCode: 403 })
+  t.match(await disable(), { statusCode: 200, body: { ended: 1 } })
 })
