@@ -40,7 +40,7 @@ export class Persons {
   }
 
   /**
-   * Everything that the log has of a person, in order: their acts, and what was done to them.
+   * Everything that the log has of a person, in order: their acts, and what was done to them. Others in it go by their pseudonyms.
    *
    * @returns lines, each with its end
    */
@@ -52,7 +52,7 @@ export class Persons {
     const key = known && await keys.find({ tenant, sub })
     if (format === 'csv') yield csvHeader
     for await (const page of this.#pages(key?.owner)) {
-      for (const entry of await reading.view(page, { personal: true })) yield format === 'csv' ? csvLine(entry) : `${JSON.stringify(entry)}\n`
+      for (const entry of await reading.view(page, { personal: true, ...key !== null && { only: key.owner } })) yield format === 'csv' ? csvLine(entry) : `${JSON.stringify(entry)}\n`
     }
   }
 

@@ -45,6 +45,8 @@ export interface AuditQuery {
 export interface ReadOptions {
   /** Opens what is sealed: for who has the scope `audit:pii`. */
   personal?: boolean
+  /** Pseudonym: only this person is named, and only what tells of them is opened. */
+  only?: string
 }
 
 export interface ReadPage extends ReadOptions {
@@ -74,6 +76,9 @@ export class Reading {
    */
   async find (query: AuditQuery, { limit = 100, cursor = null, personal = false }: ReadPage = {}): Promise<{ entries: AuditEntry[], cursor: string | null }> {
     if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw new AuditRange(`limit is ${String(limit)}: it may be 1 to 1000`)
+    for (const [name, time] of Object.entries({ since: query.since, until: query.until })) {
+      if (time !== undefined && !Number.isSafeInteger(time)) throw new AuditRange(`${name} is no time`)
+    }
     const after = cursor === null ? null : this.#seqOf(cursor, query)
     const asked = await this.#asked(query)
     if (asked === null) return { entries: [], cursor: null }
@@ -83,18 +88,19 @@ export class Reading {
   }
 
   /** Entries as they are read. */
-  async view (stored: readonly StoredEntry[], { personal = false }: ReadOptions = {}): Promise<AuditEntry[]> {
+  async view (stored: readonly StoredEntry[], { personal = false, only }: ReadOptions = {}): Promise<AuditEntry[]> {
     const leaves = stored.map(({ leaf }) => parseLeaf(leaf))
-    const keys = await this.#keys.byOwner(ownersIn(leaves))
+    const keys = await this.#keys.byOwner(only === undefined ? ownersIn(leaves) : [only])
     const kept = await this.#ledger.kept(stored.map(({ seq }) => seq))
     return leaves.map(leaf => viewOf(leaf, keys, personal, kept.get(leaf.seq)))
   }
 
   /** The same, made once for a page, however many read it. */
-  async viewOnce (stored: readonly StoredEntry[], { personal }: Required<ReadOptions>): Promise<readonly AuditEntry[]> {
+  async viewOnce (stored: readonly StoredEntry[], { personal }: { personal: boolean }): Promise<readonly AuditEntry[]> {
     const views = personal ? this.#views.personal : this.#views.plain
     const view = views.get(stored) ?? this.view(stored, { personal })
     views.set(stored, view)
+    view.catch(() => { views.delete(stored) })
     return await view
   }
 

@@ -74,7 +74,7 @@ export function recordRegistry ({ registry, required, record, note, issued, told
 }
 
 /** Who makes a request, from where. */
-export function actorOf ({ auth, ip, headers: { 'user-agent': userAgent } }: FastifyRequest): Partial<AuditActor> {
+export function actorOf ({ auth, ip, headers: { 'user-agent': userAgent } }: Pick<FastifyRequest, 'auth' | 'ip' | 'headers'>): Partial<AuditActor> {
   return { ip, userAgent: userAgent ?? null, ...auth !== null && { sub: auth.session.sub, tenant: auth.session.tenant, client: auth.session.client } }
 }
 

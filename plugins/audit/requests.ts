@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onSendHookHandler } from 'fastify'
-import type { SessionRecord } from '../token-registry/index.ts'
+import { SessionScope, type SessionRecord, type SessionScopeError } from '../token-registry/index.ts'
 import type { Audit } from './audit.ts'
 import type { AuditEvent } from './entry.ts'
 import { KeyCorrupt, LedgerUnavailable } from './errors.ts'
@@ -52,7 +52,7 @@ export function wireRequests (app: FastifyInstance, audit: Audit, told: WeakSet<
   // It runs where a request fails, and never else.
   app.addHook('onError', (request, _reply, error, done) => {
     const cause = refusalIn(error)
-    if (cause !== null && !told.has(cause)) audit.note({ ...refusedBy(request), type: 'request.refuse', outcome: 'denied', reason: reasonOf(cause) })
+    if (cause !== null && !told.has(cause)) audit.note({ ...refusedBy(request, cause), type: 'request.refuse', outcome: 'denied', reason: reasonOf(cause) })
     done()
   })
 }
@@ -95,7 +95,13 @@ function refusalIn (error: Error): Error | null {
   return refusals.test(reasonOf(error)) ? error.cause instanceof Error ? error.cause : error : null
 }
 
-function refusedBy (request: FastifyRequest): Omit<AuditEvent, 'type'> {
-  const { method, routeOptions: { url }, id } = request
-  return { actor: actorOf(request), requestId: id, target: { kind: 'route', id: `${method} ${url ?? ''}` } }
+/** Who it was is known where only the scope was missing. */
+function refusedBy (request: FastifyRequest, error: Error): Omit<AuditEvent, 'type'> {
+  const { method, routeOptions: { url }, id, ip, headers } = request
+  const auth = request.auth ?? (isScopeError(error) ? error.auth : null)
+  return { actor: actorOf({ auth, ip, headers }), ...auth !== null && { tenant: auth.session.tenant }, requestId: id, target: { kind: 'route', id: `${method} ${url ?? ''}` } }
+}
+
+function isScopeError (error: Error): error is SessionScopeError {
+  return error instanceof SessionScope && 'auth' in error
 }

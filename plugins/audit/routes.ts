@@ -121,10 +121,15 @@ export const auditRoutes: FastifyPluginAsync<AuditRoutesOptions> = async (app, o
   }, (request, reply) => {
     const after = request.headers['last-event-id']
     const gone = new AbortController()
-    const { id } = request.requireAuth().session
+    const { session: { id }, scope: granted } = request.requireAuth()
     const stop = app.tokenRegistry.watch(id, () => gone.abort())
     const entries = audit.follow({ ...tenantOf(request), ...request.query, personal: personal(request), signal: gone.signal, idle: heartbeat, ...after !== undefined && { after: Number(after) } })
-    const stream = Readable.from(eventsOf(entries), { objectMode: false, highWaterMark: 65_536 })
+    // What the session may read is looked at again and again: a scope can be taken from it.
+    const mayStill = async (): Promise<boolean> => {
+      const session = await app.tokenRegistry.getById(id)
+      return session !== null && [scope, personalScope, allTenantsScope].every(name => name === undefined || !granted.includes(name) || session.scope.includes(name))
+    }
+    const stream = Readable.from(eventsOf(entries, mayStill, heartbeat), { objectMode: false, highWaterMark: 65_536 })
     // A reader that takes nothing holds its place for so long, and no more memory than fits in its buffers.
     reply.raw.setTimeout(2 * heartbeat, () => reply.raw.destroy())
     reply.raw.once('close', () => {
@@ -185,8 +190,13 @@ export const auditRoutes: FastifyPluginAsync<AuditRoutesOptions> = async (app, o
   }, async request => await audit.receipt(request.params.sessionId, tenantOf(request).tenant))
 }
 
-async function * eventsOf (pages: AsyncIterable<readonly AuditEntry[]>): AsyncGenerator<string> {
+async function * eventsOf (pages: AsyncIterable<readonly AuditEntry[]>, mayStill: () => Promise<boolean>, interval: number): AsyncGenerator<string> {
+  let looked = performance.now()
   for await (const page of pages) {
+    if (performance.now() - looked >= interval) {
+      if (!await mayStill()) return
+      looked = performance.now()
+    }
     yield page.length === 0 ? ': here\n\n' : page.map(entry => `id: ${entry.seq}\nevent: ${entry.type}\ndata: ${JSON.stringify(entry)}\n\n`).join('')
   }
 }

@@ -14,6 +14,20 @@ const TILES = 3
  * const verdict = await verifyLedger(sqlLedger(pool), { vkeys: ['example.com/audit+1a2b3c4d+AV…'], origin: 'example.com/audit' })
  */
 export async function verifyLedger (ledger: Ledger, options: VerifyLogOptions): Promise<LogVerdict> {
+  for (let first = await firstOf(ledger); ;) {
+    const verdict = await verifyOnce(ledger, options)
+    const now = verdict.ok ? first : await firstOf(ledger)
+    // Contents may have been pruned meanwhile.
+    if (now === first) return verdict
+    first = now
+  }
+}
+
+async function firstOf (ledger: Ledger): Promise<number | null> {
+  return (await ledger.find({}, { limit: 1, order: 'oldest' }))[0]?.seq ?? null
+}
+
+async function verifyOnce (ledger: Ledger, options: VerifyLogOptions): Promise<LogVerdict> {
   const misfiled: { seq: number | null } = { seq: null }
   const verdict = await verifyLog(recordsIn(ledger, options.since ?? 0, misfiled), options)
   const { seq } = misfiled

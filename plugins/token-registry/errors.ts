@@ -1,4 +1,5 @@
 import createError from '@fastify/error'
+import type { Auth } from './auth.ts'
 import type { SessionRecord } from './record.ts'
 
 /** An error of the project's plugins. */
@@ -17,6 +18,11 @@ export interface SessionLimitError extends RegistryError {
   count: number
   /** Those of the subject that count, the newest first: one of them could be ended (`endOthers`). For the owner's eyes. */
   sessions: SessionRecord[]
+}
+
+/** A session that was proved, and does not suffice. */
+export interface SessionScopeError extends RegistryError {
+  auth: Auth
 }
 
 export type RegistryErrorConstructor<Args extends unknown[]> = new (...args: [...Args, ErrorOptions?]) => RegistryError
@@ -48,6 +54,12 @@ export const TokenOptions = define<[string]>('FST_TOKEN_OPTIONS', 'token-registr
 export const SessionNotFound = define('FST_SESSION_NOT_FOUND', 'There is no such session', 404)
 /** The session lacks a scope that the route asks for. */
 export const SessionScope = define<[string]>('FST_SESSION_SCOPE', 'The session lacks the scope: %s', 403)
+/** @returns the error with who it was, for hooks: `auth` is not enumerable, so that neither loggers nor answers show it by themselves */
+export function sessionScope (scope: string, auth: Auth): SessionScopeError {
+  const error = Object.assign(new SessionScope(scope), { auth })
+  return Object.defineProperty(error, 'auth', { enumerable: false })
+}
+
 /** A limit on sessions refused a new one. Thrown as a `SessionLimitError`. */
 export const SessionLimitReached = define<[string, number, number]>('FST_SESSION_LIMIT', 'The limit "%s" of %d sessions is reached (there are %d): end one first', 429)
 /** @returns the error with what a handler can offer; `sessions` is not enumerable, so that neither loggers nor answers show it by themselves */

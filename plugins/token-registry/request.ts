@@ -4,7 +4,7 @@ import { authFrom, type Auth } from './auth.ts'
 import { authorizationOf, credentialsOf, isCrossSite, setCookie, type Credentials } from './credentials.ts'
 import { isThenable, within } from './deadline.ts'
 import {
-  HookTimeout, SessionCrossSite, SessionNotRotatable, SessionRouteConfig, SessionScope, StoreTimeout, StoreUnavailable, TokenInvalid, TokenMalformed,
+  HookTimeout, SessionCrossSite, SessionNotRotatable, SessionRouteConfig, SessionScope, sessionScope, StoreTimeout, StoreUnavailable, TokenInvalid, TokenMalformed,
   TokenMissing
 } from './errors.ts'
 import type { RegistryOptions } from './options.ts'
@@ -211,7 +211,7 @@ class Gate {
 
   #admit (request: SessionRequest, reply: FastifyReply, { scope, noStore }: SessionPolicy, auth: Auth): Error | undefined {
     for (const needed of scope) {
-      if (!auth.scope.includes(needed)) return refused(reply, new SessionScope(scope.join(' ')), scope)
+      if (!auth.scope.includes(needed)) return refused(reply, sessionScope(scope.join(' '), auth), scope)
     }
     if (noStore) reply.header('cache-control', 'no-store')
     request[kAuth] = auth

@@ -89,7 +89,7 @@ t.test('what ends by itself is recorded once', async t => {
 
 t.test('a request is known by who makes it, from where, and its id', async t => {
   const app = await audited(t)
-  app.post('/in', async request => await request.startSession({ sub: 'alice', scope: ['mail'] }))
+  app.post('/in', async request => await request.startSession({ sub: 'alice', tenant: 'acme', scope: ['mail'] }))
   app.post('/out', { config: { session: true } }, async request => await request.revokeSession())
   app.post('/others', { config: { session: true } }, async request => await app.tokenRegistry.for(request).revokeAll({ sub: 'bob' }))
   app.get('/scoped', { config: { session: { scope: 'admin' } } }, async () => 'in')
@@ -119,6 +119,8 @@ t.test('a request is known by who makes it, from where, and its id', async t => 
     t.match(requestId, /^req-/)
   }
   t.equal(entries[3]?.actor.sub, 'alice')
+  t.match(entries[7], { actor: { sub: 'alice' }, tenant: 'acme' }, 'who lacks a scope is known')
+  t.match(entries[6], { actor: { sub: null }, tenant: '' })
   t.same(entries[5]?.target, { kind: 'route', id: 'GET /scoped', sub: null })
   t.notOk(JSON.stringify(entries).includes(token))
 })

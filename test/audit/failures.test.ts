@@ -76,6 +76,20 @@ t.test('new entries that cannot be read are logged, and come when they can be', 
   t.same(seen, [1, 2])
 })
 
+t.test('one call that fails cuts those off who wait for it, and nobody after them', async t => {
+  const { app, ledger } = await logging(t)
+  await app.audit.record({ type: 'test', actor: { sub: 'alice' } })
+  const stop = new AbortController()
+  const stays = app.audit.follow({ after: -1, signal: stop.signal })
+  t.equal((await stays.next()).value?.length, 2)
+  const { keysByOwner } = ledger
+  ledger.keysByOwner = failing
+  await t.rejects(app.audit.follow({ after: -1, signal: stop.signal }).next(), { code: 'FST_AUDIT_UNAVAILABLE' })
+  ledger.keysByOwner = keysByOwner.bind(ledger)
+  t.equal((await app.audit.follow({ after: -1, signal: stop.signal }).next()).value?.length, 2)
+  stop.abort()
+})
+
 t.test('who follows from far behind catches up, past what was dropped', async t => {
   const { app } = await logging(t)
   const many = async (count: number) => { await Promise.all(Array.from({ length: count }, async () => await app.audit.record({ type: 'test' }))) }

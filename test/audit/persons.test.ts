@@ -22,9 +22,9 @@ t.test('everything that is known of a person is exported, and that it was is rec
   const lines = ndjson.trimEnd().split('\n').map(line => JSON.parse(line) as { type: string, actor: { sub: string } })
   t.same(lines.map(({ type }) => type), ['intent', 'session.start', 'session.end', 'audit.export'])
   t.match(lines[1], { actor: { sub: 'alice', ip: '203.0.113.7' } })
-  t.match(lines[2], { actor: { sub: 'bob' }, target: { sub: 'alice' } })
-  t.match(lines[3], { actor: { sub: 'bob' }, target: { id: 'alice' }, data: { format: 'ndjson' } })
-  t.notOk(ndjson.includes('198.51.100.9'), 'nothing of others')
+  t.match(lines[2], { target: { sub: 'alice' } })
+  t.match(lines[3], { target: { id: 'alice' }, data: { format: 'ndjson' } })
+  t.notOk(/198\.51\.100\.9|bob/.test(ndjson), 'nothing of others, who go by their pseudonyms')
 
   const csv = (await textOf(audit.exportSubject(alice, { format: 'csv' }))).split('\r\n')
   t.match(csv[0], /^seq,at,type,outcome,actor,/)
@@ -114,6 +114,7 @@ t.test('old contents are dropped in whole tiles, and the tree stays provable; wh
   const app = await audited(t, { ledger })
   app.tokenRegistry.now = () => now
   const { audit } = app
+  const { entries } = ledger
   const many = async (count: number) => { await Promise.all(Array.from({ length: count }, async () => await audit.record({ type: 'test', actor: { sub: 'alice' } }))) }
   await many(600)
   const before = String(await audit.checkpoint())
@@ -121,7 +122,15 @@ t.test('old contents are dropped in whole tiles, and the tree stays provable; wh
   const olderThan = now
   await many(300)
   t.equal(await audit.prune({ olderThan: olderThan - 86_400_000 }), 0, 'there is nothing so old')
-  t.equal(await audit.prune({ olderThan }, { actor: { sub: 'bob' } }), 512)
+  // While somebody verifies the log, who has read the first tile already, and finds the second one gone.
+  let pruned = 0
+  ledger.entries = async (from, to) => {
+    const found = await entries.call(ledger, from, to)
+    if (pruned++ === 1) t.equal(await audit.prune({ olderThan }, { actor: { sub: 'bob' } }), 512)
+    return from === 0 && pruned === 1 ? found.slice(0, 256) : found
+  }
+  t.match(await audit.verify(), { ok: true, pruned: 512 })
+  ledger.entries = entries.bind(ledger)
   t.equal(await audit.prune({ olderThan }), 512)
   const [oldest] = await ledger.find({}, { limit: 1, order: 'oldest' })
   t.equal(oldest?.seq, 512)

@@ -67,7 +67,7 @@ t.test('entries are found by what they say, a page at a time', async t => {
   for (const query of [`type=a&cursor=${ofAll}`, 'cursor=abc', 'cursor=.', `cursor=${ofAll}x`, 'cursor=zzzzzzzzzzzzzzzzzz.AAAA']) {
     t.match((await ask(query)).json(), { statusCode: 400, code: 'FST_AUDIT_RANGE' }, query)
   }
-  for (const query of ['nope=1', 'limit=0', 'limit=1001', 'outcome=intent', 'since=yesterday', 'type=', 'type=a&type=b']) t.equal((await ask(query)).statusCode, 400, query)
+  for (const query of ['nope=1', 'limit=0', 'limit=1001', 'outcome=intent', 'since=yesterday', 'since=2026-06-30T23:59:60Z', 'until=2026-06-30T23:59:60Z', 'type=', 'type=a&type=b']) t.equal((await ask(query)).statusCode, 400, query)
   for (const limit of [0, 1001, 1.5]) await t.rejects(app.audit.entries({}, { limit }), { code: 'FST_AUDIT_RANGE' })
 })
 
@@ -186,6 +186,20 @@ t.test('a stream ends with the session that opened it, and with the server; it g
   const { response: open } = await listen(app, { authorization: `Bearer ${next}` })
   const closed = once(open, 'close')
   await Promise.all([app.close(), closed])
+})
+
+t.test('a stream ends soon after a scope was taken from its session', async t => {
+  const { app } = await served(t, { heartbeat: 30, allTenantsScope: 'audit:all' })
+  await app.listen({ port: 0 })
+  const { token, session: { id } } = await app.tokenRegistry.issue({ sub: 'auditor', scope: ['audit:read', 'audit:pii'] })
+  const { response, text, reach } = await listen(app, { authorization: `Bearer ${token}` })
+  await app.audit.record({ type: 'before' })
+  const { seq } = (await app.audit.entries({ type: 'before' })).entries[0] ?? { seq: -1 }
+  await reach(seq)
+  const ended = once(response, 'close')
+  await app.tokenRegistry.update(id, { scope: ['audit:read'] })
+  await ended
+  t.notMatch(text(), /event: after/)
 })
 
 t.test('a reader that takes nothing is cut off', async t => {
