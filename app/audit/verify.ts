@@ -124,9 +124,15 @@ function tell (verdict: LogVerdict, { vkeys, outside = [] }: VerifyLogOptions): 
     process.exitCode = 1
     return
   }
-  const { size, root, checkpoints, pruned } = verdict
+  const { size, root, signed, checkpoints, pruned } = verdict
+  if (signed === 0 && size > 0) {
+    console.error(`unsigned: no checkpoint of ${vkeys.join(', ')} covers any of the ${size} entries, so anybody may have written them`)
+    process.exitCode = 2
+    return
+  }
   console.log(`whole: ${size} entries, ${checkpoints} checkpoints`)
-  console.log(`root ${root}, signed by ${vkeys.join(', ')}`)
+  console.log(`root ${root}; signed up to entry ${signed - 1} by ${vkeys.join(', ')}`)
+  if (signed < size) console.log(`entries from ${signed} on are not signed yet: anybody who can write to the log may have written them`)
   if (pruned > 0) console.log(`contents before entry ${pruned} were dropped, as the log says itself`)
-  if (outside.length === 0) console.log('No checkpoint was kept elsewhere (--outside): whether the end was cut off, or all was written anew by who has the key, nobody can tell')
+  if (outside.length === 0) console.log('No checkpoint was kept elsewhere (--outside): whether the end was cut off with its checkpoints, or all was written anew by who has the key, nobody can tell')
 }

@@ -40,6 +40,11 @@ export class Checkpoints {
     return this.#count
   }
 
+  /** Size of the largest one that agreed; 0 where there is none. */
+  get agreed (): number {
+    return this.#agreed
+  }
+
   /** Size of the smallest one that the log has not reached; null where there is none. */
   get ahead (): number | null {
     return this.#ahead.size === 0 ? null : [...this.#ahead.keys()].reduce((least, size) => Math.min(least, size))

@@ -6,7 +6,7 @@ import type { EntryRecord, HashesRecord, LogRecord } from './records.ts'
 import { Roots, TILE } from './roots.ts'
 
 export type LogVerdict =
-  | { ok: true, size: number, /** base64 */ root: string, /** that agree */ checkpoints: number, /** entries whose contents were dropped */ pruned: number }
+  | { ok: true, size: number, /** base64 */ root: string, /** up to which trusted keys signed it: what comes after anybody may have written; 0 where nobody did */ signed: number, /** that agree */ checkpoints: number, /** entries whose contents were dropped */ pruned: number }
   | { ok: false, /** the first that is wrong, as near as can be told */ index: number | null, what: Tampering, message: string }
 
 export interface VerifyLogOptions extends CheckpointsOptions {
@@ -100,11 +100,11 @@ class Walk {
 
   end (): LogVerdict {
     this.#settle(true)
-    const { ahead, count } = this.#checkpoints
+    const { ahead, agreed, count } = this.#checkpoints
     if (ahead !== null) throw new Fault('truncated', this.size, `the log has ${this.size} entries, where ${ahead} were signed`)
     const pruned = this.#bare > this.#since ? this.#bare : 0
     if (pruned > this.#prunedSaid) throw new Fault('deleted', this.#prunedSaid, `contents before ${pruned} are gone, and no entry says that they were pruned`)
-    return { ok: true, size: this.size, root: this.#roots.root().toString('base64'), checkpoints: count, pruned }
+    return { ok: true, size: this.size, root: this.#roots.root().toString('base64'), signed: agreed, checkpoints: count, pruned }
   }
 
   #takeEntry ({ seq, leaf, value }: EntryRecord): void {
