@@ -3,6 +3,7 @@ import { Anchors } from './anchors.ts'
 import type { Deed } from './batch.ts'
 import { plainName } from './canonical.ts'
 import { Checkpoints } from './checkpoints.ts'
+import { Continuity } from './continuity.ts'
 import { draftOf, type AuditActor, type AuditEvent, type Draft } from './entry.ts'
 import { AuditRange, LedgerUnavailable } from './errors.ts'
 import { Feed } from './feed.ts'
@@ -11,7 +12,7 @@ import { AuditLog } from './log.ts'
 import type { ResolvedOptions } from './options.ts'
 import { Persons, type Kept, type Person } from './persons.ts'
 import { HolderKeys } from './privacy/keys.ts'
-import { Proofs, type VerifyOptions } from './proofs.ts'
+import { Proofs, readerOf, type VerifyOptions } from './proofs.ts'
 import { randomBytes } from './random.ts'
 import { Reading, type AuditEntry, type AuditQuery, type ReadOptions, type ReadPage } from './reading.ts'
 import { failureOf } from './recorder.ts'
@@ -69,7 +70,8 @@ export class Audit {
     const signer = new Signer(origin, options.signingKeys)
     this.vkeys = [...signer.vkeys, ...options.formerKeys]
     this.#anchors = new Anchors(options.anchors, failed('a checkpoint was not anchored: it will be tried again'))
-    this.#checkpoints = new Checkpoints({ ledger, signer, anchors: this.#anchors, interval: options.checkpointInterval, failed: failed('no checkpoint could be stored') })
+    const continuity = new Continuity(ledger, readerOf(ledger), this.vkeys)
+    this.#checkpoints = new Checkpoints({ ledger, signer, check: async head => await continuity.check(head), anchors: this.#anchors, interval: options.checkpointInterval, failed: failed('no checkpoint could be stored') })
     this.#copies = options.copies.map(sink => new Copies(sink, { timeout: options.timeout, maxQueue: options.maxQueue, failed: (error, name) => log(error, `the sink ${name} took no copies: they will be tried again`) }))
     this.#feed = new Feed(ledger, failed('new entries could not be read'))
     this.#log = new AuditLog(ledger, this.#keys, {

@@ -7,6 +7,8 @@ export interface CheckpointParts {
   ledger: Ledger
   signer: Signer
   anchors: Anchors
+  /** Rejects for what is not to be signed. */
+  check: (head: Head) => Promise<void>
   /** ms between checkpoints, where the log grows */
   interval: number
   /** Is told why one was not made. */
@@ -35,7 +37,7 @@ export class Checkpoints {
   /**
    * The last one that covers so many entries; made now where there is none.
    *
-   * @throws {AuditRange} where the log has fewer
+   * @throws {AuditRange} where the log has fewer; {LogForked} where what it has is not to be signed
    */
   async covering (size: number): Promise<{ size: number, note: string }> {
     const last = await this.#parts.ledger.lastCheckpoint()
@@ -69,7 +71,8 @@ export class Checkpoints {
   }
 
   async #sign (head: Head): Promise<{ size: number, note: string }> {
-    const { ledger, signer, anchors } = this.#parts
+    const { ledger, signer, anchors, check } = this.#parts
+    await check(head)
     const checkpoint = { size: head.size, note: signer.sign(head) }
     await ledger.addCheckpoint(checkpoint.size, checkpoint.note)
     anchors.send(checkpoint)

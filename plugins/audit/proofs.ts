@@ -22,10 +22,7 @@ export class Proofs {
     this.#checkpoints = checkpoints
     this.#origin = origin
     this.#vkeys = vkeys
-    this.#reader = {
-      tiles: async wanted => await ledger.tiles(wanted),
-      leafHashes: async (from, to) => (await ledger.entries(from, to)).map(({ hash }) => hash)
-    }
+    this.#reader = readerOf(ledger)
   }
 
   /** The newest checkpoint, as text. @throws {AuditRange} while the log is empty */
@@ -78,6 +75,14 @@ export class Proofs {
   async #within (size: number): Promise<void> {
     const head = await this.#ledger.head()
     if (size > head.size) throw new AuditRange(`the log has ${head.size} entries, fewer than ${size}`)
+  }
+}
+
+/** Reads hashes for proofs. */
+export function readerOf (ledger: Pick<Ledger, 'tiles' | 'entries'>): HashReader {
+  return {
+    tiles: async wanted => await ledger.tiles(wanted),
+    leafHashes: async (from, to) => (await ledger.entries(from, to)).map(({ hash }) => hash)
   }
 }
 

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Anchors } from '../../plugins/audit/anchors.ts'
 import { Checkpoints } from '../../plugins/audit/checkpoints.ts'
-import { fileAnchor, memoryLedger, webhookAnchor, type Anchor, type Head, type Ledger } from '../../plugins/audit/index.ts'
+import { fileAnchor, LedgerUnavailable, memoryLedger, webhookAnchor, type Anchor, type Head, type Ledger } from '../../plugins/audit/index.ts'
 import { ed25519Of, Signer, signingKeyOf } from '../../plugins/audit/signing.ts'
 import { checkpointText, leafHash, notesIn, openNote, parseCheckpoint, parseVkey } from '../../plugins/audit/verify/index.ts'
 import { audited } from '../support/audited.ts'
@@ -207,7 +207,7 @@ function checkpointsRig (t: Test, { interval = 1, ledger = memoryLedger() }: { i
     anchored.push(size)
   }], () => {})
   const signer = new Signer(origin, [ed25519Of(randomBytes(32))])
-  const checkpoints = new Checkpoints({ ledger, signer, anchors, interval, failed: error => { failures.push(error) } })
+  const checkpoints = new Checkpoints({ ledger, signer, anchors, interval, check: async () => {}, failed: error => { failures.push(error) } })
   t.teardown(async () => {
     await checkpoints.close()
     await anchors.close()
@@ -290,6 +290,43 @@ t.test('at the end what is not signed yet is, after what is being signed; what f
   t.same(sizes, [1, 2])
   t.match(failures, [{ message: 'no' }])
   t.equal((await ledger.lastCheckpoint())?.size, 1)
+})
+
+t.test('what is not what was signed before is signed no more, whatever the head of the log says', async t => {
+  const [ledger, anchored] = [memoryLedger(), [] as number[]]
+  const secret = newSecret()
+  const open = async (): Promise<Awaited<ReturnType<typeof audited>>> => await audited(t, { ledger, checkpointInterval: 60_000, anchors: [({ size }) => { anchored.push(size) }] }, { secret })
+  const { audit } = await open()
+  const { head, tiles } = ledger
+  const forked = { code: 'FST_AUDIT_FORKED', statusCode: 500, critical: true }
+  const record = async (count: number) => { for (let i = 0; i < count; i++) await audit.record({ type: 'test' }) }
+  const forge = async (size: number) => {
+    ledger.head = async () => ({ size, frontier: Buffer.alloc(32 * size.toString(2).replaceAll('0', '').length, 'A'), erasures: 0 })
+    await t.rejects(audit.checkpoint(), forked, `${size} entries`)
+    ledger.head = head.bind(ledger)
+  }
+  await forge(1)
+  await forge(1024)
+  await record(3)
+  await audit.checkpoint()
+  await record(1)
+  await forge(1024)
+  await forge(5)
+  ledger.head = async () => ({ ...await head.call(ledger), frontier: Buffer.alloc(7) })
+  await t.rejects(audit.checkpoint(), forked)
+  ledger.head = head.bind(ledger)
+  ledger.tiles = async () => { throw new LedgerUnavailable('test') }
+  await record(300)
+  await t.rejects(audit.checkpoint(), { code: 'FST_AUDIT_UNAVAILABLE' })
+  ledger.tiles = tiles.bind(ledger)
+  await audit.checkpoint()
+  t.same(anchored, [4, 305])
+  t.match(await audit.verify(), { ok: true, signed: 305 })
+
+  // A server that begins takes the last checkpoint there is for what was signed.
+  const next = await open()
+  await next.audit.checkpoint()
+  t.match(await next.audit.verify(), { ok: true, signed: 306 })
 })
 
 t.test('keys of one\'s own sign, several side by side, and those that went before still count', async t => {
