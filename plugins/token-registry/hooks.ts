@@ -84,7 +84,7 @@ export interface Hooks {
   /** Before any operation that changes something, after the hooks of its own, and when its input has been found right. */
   preChange: (change: Change, context: HookContext) => Awaitable<void>
   /**
-   * After each `preChange` that let an operation pass: it is done, or has failed, and nobody knows yet. Where this throws, the caller gets that error in place
+   * After each `preChange`: the operation is done, has failed, or was stopped by one of them, and nobody knows yet. Where this throws, the caller gets that error in place
    * of the answer, and sessions that were stored are ended. */
   preAnswer: (outcome: Outcome, context: HookContext) => Awaitable<void>
   /** Every ending, once. Not awaited. */
@@ -159,7 +159,7 @@ export class HookRunner {
   }
 
   /**
-   * Makes a change between `preChange` and `preAnswer`.
+   * Makes a change between `preChange` and `preAnswer`, which comes too where a `preChange` hook stopped it: others may have let it pass.
    *
    * @param sessionsOf what the change tells of sessions, one by one; else its result is a number, or whether it did anything
    * @param withdraw undoes what was stored, where its answer is withheld
@@ -169,8 +169,10 @@ export class HookRunner {
   }
 
   async #around<T> (...[change, context, run, sessionsOf, withdraw]: Parameters<typeof this.around<T>>): Promise<T> {
-    await this.before('preChange', change, context)
-    const attempt = await attempted(run)
+    const attempt = await attempted(async () => {
+      await this.before('preChange', change, context)
+      return await run()
+    })
     const sessions = attempt.done ? sessionsOf?.(attempt.result) ?? [] : savedBefore(attempt.error)
     const count = attempt.done && sessionsOf === undefined ? Number(attempt.result) : null
     try {

@@ -242,6 +242,15 @@ t.test('operations that fail are recorded as that; of what was under way when th
   t.equal(entries.at(-1)?.target?.id, session.id)
 })
 
+t.test('what somebody else stops after it was announced is told as that', async t => {
+  const app = await audited(t)
+  const { tokenRegistry: registry, audit } = app
+  registry.addHook('preChange', () => { throw Object.assign(new Error('closed on Sundays'), { code: 'SUNDAY', statusCode: 403 }) })
+  await t.rejects(registry.issue({ sub: 'alice' }), { code: 'SUNDAY' })
+  t.match((await entriesOf(app)).slice(1), [{ type: 'intent' }, { type: 'session.start', outcome: 'denied', reason: 'SUNDAY' }])
+  t.same(await audit.unresolved(registry.now() + 1), [])
+})
+
 t.test('best effort records what is done, and no intents', async t => {
   const app = await audited(t, { guarantee: 'best-effort' })
   const { session } = await app.tokenRegistry.issue({ sub: 'alice' })
