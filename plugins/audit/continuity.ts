@@ -31,7 +31,7 @@ export class Continuity {
       if (!continues) throw new TypeError(`its head says ${next.size} entries, which are not those that it has`)
       if (last === null || last.size < next.size) this.#last = next
     } catch (error) {
-      throw error instanceof LedgerUnavailable ? error : new LogForked(error instanceof Error ? error.message : String(error))
+      throw error instanceof LedgerUnavailable ? error : new LogForked((error as Error).message) // nothing else is thrown here
     }
   }
 

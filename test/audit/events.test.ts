@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import Fastify from 'fastify'
 import t from 'tap'
 import audit, { type Sink } from '../../plugins/audit/index.ts'
-import tokenRegistry, { memoryStore } from '../../plugins/token-registry/index.ts'
+import tokenRegistry, { memoryStore, SessionScope } from '../../plugins/token-registry/index.ts'
 import { audited, entriesOf, fragileLedger } from '../support/audited.ts'
 import { newSecret } from '../support/build.ts'
 import { Clock } from '../support/clock.ts'
@@ -93,6 +93,7 @@ t.test('a request is known by who makes it, from where, and its id', async t => 
   app.post('/out', { config: { session: true } }, async request => await request.revokeSession())
   app.post('/others', { config: { session: true } }, async request => await app.tokenRegistry.for(request).revokeAll({ sub: 'bob' }))
   app.get('/scoped', { config: { session: { scope: 'admin' } } }, async () => 'in')
+  app.get('/own', { config: { session: { optional: true } } }, async () => { throw new SessionScope('own') })
   app.get('/missing', async () => { throw new Error('not a refusal') })
   const headers = { 'user-agent': 'Firefox' }
   const { token } = (await app.inject({ method: 'POST', url: '/in', headers })).json<{ token: string }>()
@@ -100,6 +101,7 @@ t.test('a request is known by who makes it, from where, and its id', async t => 
   await app.inject({ method: 'POST', url: '/others', headers: bearer })
   for (const given of [headers, { ...headers, authorization: 'Bearer nonsense' }]) await app.inject({ url: '/scoped', headers: given })
   await app.inject({ url: '/scoped', headers: bearer })
+  for (const given of [bearer, headers]) await app.inject({ url: '/own', headers: given })
   await app.inject({ url: '/missing', headers })
   await app.inject({ method: 'POST', url: '/out', headers: bearer })
   await app.inject({ url: '/scoped', headers: bearer })
@@ -109,7 +111,7 @@ t.test('a request is known by who makes it, from where, and its id', async t => 
     'audit.start success',
     'intent success', 'session.start success',
     'intent success revoked', 'session.end_all success revoked',
-    'request.refuse denied FST_TOKEN_MISSING', 'request.refuse denied FST_TOKEN_INVALID', 'request.refuse denied FST_SESSION_SCOPE',
+    'request.refuse denied FST_TOKEN_MISSING', 'request.refuse denied FST_TOKEN_INVALID', 'request.refuse denied FST_SESSION_SCOPE', 'request.refuse denied FST_SESSION_SCOPE', 'request.refuse denied FST_SESSION_SCOPE',
     'intent success revoked', 'session.end success revoked',
     'request.refuse denied FST_TOKEN_REVOKED',
     'test.mark success'
@@ -120,6 +122,8 @@ t.test('a request is known by who makes it, from where, and its id', async t => 
   }
   t.equal(entries[3]?.actor.sub, 'alice')
   t.match(entries[7], { actor: { sub: 'alice' }, tenant: 'acme' }, 'who lacks a scope is known')
+  t.match(entries[8], { actor: { sub: 'alice' }, tenant: 'acme' }, 'also where the route finds out')
+  t.match(entries[9], { actor: { sub: null }, tenant: '' })
   t.match(entries[6], { actor: { sub: null }, tenant: '' })
   t.same(entries[5]?.target, { kind: 'route', id: 'GET /scoped', sub: null })
   t.notOk(JSON.stringify(entries).includes(token))
