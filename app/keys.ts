@@ -26,10 +26,15 @@ export interface Keys {
  */
 export async function loadKeys ({ dataDir, tokenSecrets, jwtKey }: Pick<Config, 'dataDir' | 'tokenSecrets' | 'jwtKey'>): Promise<Keys> {
   return {
-    tokenSecrets: tokenSecrets ?? [await keptKey(keyFile({ dataDir }, 'token-secret'))],
+    tokenSecrets: await loadTokenSecrets({ dataDir, tokenSecrets }),
     jwtKey: jwtKey ?? { secret: await keptKey(keyFile({ dataDir }, 'jwt-secret')) },
     generated: [...tokenSecrets === null ? ['TOKEN_SECRET'] : [], ...jwtKey === null ? ['JWT_SECRET'] : []]
   }
+}
+
+/** The first of these keys alone, likewise. */
+export async function loadTokenSecrets ({ dataDir, tokenSecrets }: Pick<Config, 'dataDir' | 'tokenSecrets'>): Promise<readonly string[]> {
+  return tokenSecrets ?? [await keptKey(keyFile({ dataDir }, 'token-secret'))]
 }
 
 /** Where a generated key is kept. */

@@ -6,7 +6,7 @@ import tokenRegistry from 'fastify-token-registry'
 import { sqlLedger, vkeysOf, type Ledger } from 'fastify-token-registry/audit'
 import type { Config } from '../config.ts'
 import { openDatabase } from '../database/database.ts'
-import { keyFile, loadKeys } from '../keys.ts'
+import { keyFile, loadTokenSecrets } from '../keys.ts'
 
 /** There is no database yet, and none is to be made. */
 const NoDatabase = createError<[string]>('APP_AUDIT_NO_DATABASE', 'There is no database in %s: set DATA_DIR or DATABASE_URL as the server has them', 500)
@@ -30,11 +30,10 @@ export async function withLedger<T> (config: Config, read: (ledger: Ledger) => P
 /** The public keys that sign the log of the configuration, and those that did. */
 export async function trustedKeys (config: Config): Promise<string[]> {
   if (config.tokenSecrets === null && !existsSync(keyFile(config, 'token-secret'))) throw new NoKeys()
-  const { tokenSecrets } = await loadKeys(config)
   const { origin, signingKeys, formerKeys } = config.audit
   const app = Fastify()
   try {
-    await app.register(tokenRegistry, { secret: tokenSecrets })
+    await app.register(tokenRegistry, { secret: await loadTokenSecrets(config) })
     return vkeysOf(app.tokenRegistry, { origin, signingKeys, formerKeys })
   } finally {
     await app.close()
