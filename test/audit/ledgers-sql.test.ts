@@ -16,7 +16,8 @@ import { ownTables, poolOf } from '../support/audit-ledgers.ts'
 const unavailable = { code: 'FST_AUDIT_UNAVAILABLE', statusCode: 503, critical: true }
 const terminate = 'select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()'
 
-const embedded = new PGlite()
+// To boot it stops this process for seconds: whoever holds a log meanwhile is thrown out of it.
+const embedded = await PGlite.create()
 
 /** A ledger that waits long: machines that run tests may be slow. */
 async function opened (t: Test, url: string, options: SqlLedgerOptions = {}): Promise<SqlLedger> {
@@ -48,8 +49,7 @@ async function timed (work: Promise<unknown>): Promise<number> {
 
 t.test('an instance that is paused while it holds the log is thrown out, and stores nothing when it wakes', async t => {
   const url = await freshDatabase(t)
-  // The hold of this process too, which a busy machine may stop for a while.
-  const options = { tables: 'audit', holdTimeout: 2000, timeout: 20_000 }
+  const options = { tables: 'audit', holdTimeout: 400, timeout: 10_000 }
   const ledger = await opened(t, url, options)
   const child = spawn(process.execPath, ['--conditions=@fastify-token-registry/source', '--import', 'tsx', 'test/support/audit-holder.ts', JSON.stringify({ url, ...options })], { env: childEnv, stdio: ['pipe', 'pipe', 'inherit'] })
   t.teardown(() => child.kill('SIGKILL'))
@@ -58,7 +58,7 @@ t.test('an instance that is paused while it holds the log is thrown out, and sto
   t.equal((await lines.next()).value, 'holds')
   child.kill('SIGSTOP')
   const took = await timed(add(ledger, { tenant: 'first' }, { tenant: 'second' }))
-  t.ok(took < 10_000, `others go on soon after holdTimeout, and long before their time is over: ${took} ms`)
+  t.ok(took < 1400, `others go on within holdTimeout + 1 s: ${took} ms`)
   child.kill('SIGCONT')
   child.stdin.write('go on\n')
   t.equal((await lines.next()).value, 'FST_AUDIT_UNAVAILABLE')
