@@ -5,7 +5,7 @@ import Fastify from 'fastify'
 import tokenRegistry from 'fastify-token-registry'
 import { sqlLedger, vkeysOf, type Ledger } from 'fastify-token-registry/audit'
 import type { Config } from '../config.ts'
-import { openDatabase } from '../database/database.ts'
+import { openUnmigrated } from '../database/database.ts'
 import { keyFile, loadTokenSecrets } from '../keys.ts'
 
 /** There is no database yet, and none is to be made. */
@@ -19,7 +19,7 @@ const silent = { info () {}, warn () {} }
 /** Reads the log of the configuration without its server. */
 export async function withLedger<T> (config: Config, read: (ledger: Ledger) => Promise<T>): Promise<T> {
   if (config.databaseUrl === null && !existsSync(join(config.dataDir, 'db'))) throw new NoDatabase(config.dataDir)
-  const database = await openDatabase(config, silent)
+  const database = await openUnmigrated(config, silent)
   try {
     return await read(sqlLedger(database.client))
   } finally {

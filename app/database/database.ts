@@ -6,7 +6,7 @@ import type { Driver, Drizzle, Log } from './driver.ts'
 import { openEmbedded } from './embedded.ts'
 import { DatabaseStart, databaseError, driverError } from './errors.ts'
 import { migrate } from './migrations.ts'
-import { openPostgresql } from './postgresql.ts'
+import { openPostgresql, type Limits } from './postgresql.ts'
 
 export interface Database {
   readonly kind: Driver['kind']
@@ -30,21 +30,39 @@ export interface Database {
 const serving = { connections: 10, connectTimeout: 5000, statementTimeout: 5000 }
 const migrating = { connections: 1, connectTimeout: 5000, statementTimeout: 600_000 }
 
+type Place = Pick<Config, 'databaseUrl' | 'dataDir'>
+
+/**
+ * Opens the database of the configuration as it is, for who only reads.
+ *
+ * @throws {DatabaseStart} where it is embedded and cannot be opened
+ */
+export async function openUnmigrated (place: Place, log: Log): Promise<Database> {
+  return await opened(place, async () => databaseOn(await openDriver(place, serving, log), [], log))
+}
+
 /**
  * Opens the database of the configuration and applies the migrations that it lacks.
  *
  * @throws {DatabaseStart} where it cannot be reached, opened or migrated
  */
-export async function openDatabase ({ databaseUrl, dataDir }: Pick<Config, 'databaseUrl' | 'dataDir'>, log: Log): Promise<Database> {
-  try {
-    if (databaseUrl === null) {
-      const driver = await openEmbedded(dataDir, log)
-      return databaseOn(driver, await migrated(driver, log), log)
-    }
-    const migrator = openPostgresql(databaseUrl, migrating, log)
+export async function openDatabase (place: Place, log: Log): Promise<Database> {
+  return await opened(place, async () => {
+    const migrator = await openDriver(place, migrating, log)
     const migrations = await migrated(migrator, log)
+    if (migrator.kind === 'pglite') return databaseOn(migrator, migrations, log)
     await migrator.close()
-    return databaseOn(openPostgresql(databaseUrl, serving, log), migrations, log)
+    return databaseOn(await openDriver(place, serving, log), migrations, log)
+  })
+}
+
+async function openDriver ({ databaseUrl, dataDir }: Place, limits: Limits, log: Log): Promise<Driver> {
+  return databaseUrl === null ? await openEmbedded(dataDir, log) : openPostgresql(databaseUrl, limits, log)
+}
+
+async function opened ({ databaseUrl, dataDir }: Place, open: () => Promise<Database>): Promise<Database> {
+  try {
+    return await open()
   } catch (error) {
     if (error instanceof DatabaseStart) throw error
     const which = databaseUrl === null ? `The database in ${dataDir}` : 'PostgreSQL at DATABASE_URL'

@@ -1,11 +1,10 @@
-import { within } from '../token-registry/index.ts'
 import { Anchors } from './anchors.ts'
 import type { Deed } from './batch.ts'
 import { plainName } from './canonical.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { Continuity } from './continuity.ts'
 import { draftOf, type AuditActor, type AuditEvent, type Draft } from './entry.ts'
-import { AuditRange, LedgerUnavailable } from './errors.ts'
+import { AuditRange } from './errors.ts'
 import { Feed } from './feed.ts'
 import type { EntryQuery, Ledger, StoredEntry } from './ledger.ts'
 import { AuditLog } from './log.ts'
@@ -17,7 +16,7 @@ import { randomBytes } from './random.ts'
 import { Reading, type AuditEntry, type AuditQuery, type ReadOptions, type ReadPage } from './reading.ts'
 import { failureOf } from './recorder.ts'
 import { Signer } from './signing.ts'
-import { Copies } from './sinks/copies.ts'
+import { AllCopies } from './sinks/all.ts'
 import { TILE } from './tree/index.ts'
 import type { LogVerdict, Receipt } from './verify/index.ts'
 
@@ -48,9 +47,7 @@ export class Audit {
   readonly #log: AuditLog
   readonly #anchors: Anchors
   readonly #checkpoints: Checkpoints
-  readonly #copies: readonly Copies[]
-  /** When what is required besides the ledger has an entry. */
-  readonly #copied = new WeakMap<StoredEntry, Promise<void>>()
+  readonly #copies: AllCopies
   readonly #feed: Feed
   readonly #reading: Reading
   readonly #proofs: Proofs
@@ -72,7 +69,7 @@ export class Audit {
     this.#anchors = new Anchors(options.anchors, failed('a checkpoint was not anchored: it will be tried again'))
     const continuity = new Continuity(ledger, readerOf(ledger), this.vkeys)
     this.#checkpoints = new Checkpoints({ ledger, signer, check: async head => await continuity.check(head), anchors: this.#anchors, interval: options.checkpointInterval, failed: failed('no checkpoint could be stored') })
-    this.#copies = options.copies.map(sink => new Copies(sink, { timeout: options.timeout, maxQueue: options.maxQueue, failed: (error, name) => log(error, `the sink ${name} took no copies: they will be tried again`) }))
+    this.#copies = new AllCopies(options.copies, { timeout: options.timeout, maxQueue: options.maxQueue, failed: (error, name) => log(error, `the sink ${name} took no copies: they will be tried again`) })
     this.#feed = new Feed(ledger, failed('new entries could not be read'))
     this.#log = new AuditLog(ledger, this.#keys, {
       gathering: options.gather,
@@ -81,7 +78,7 @@ export class Audit {
       stored: (entries, head) => {
         this.#checkpoints.grown(head)
         this.#feed.grown()
-        this.#copy(entries)
+        this.#copies.add(entries)
         this.#tellDrops()
       },
       failed: failed('entries wait for the ledger')
@@ -116,7 +113,7 @@ export class Audit {
       return Promise.resolve()
     }
     const late = performance.now() + this.#parts.options.timeout
-    return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: false }).then(entry => this.#copiedBy(entry, late))
+    return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: false }).then(entry => this.#copies.has(entry, late))
   }
 
   /**
@@ -264,15 +261,11 @@ export class Audit {
 
   get figures (): Record<string, number> {
     const { waiting, refused, size } = this.#log.figures
-    const copies = this.#copies.map(({ figures }) => figures)
-    const sum = (name: 'dropped' | 'waiting' | 'failures'): number => copies.reduce((total, figures) => total + figures[name], 0)
     return {
       size,
       waiting,
       dropped: refused,
-      copiesWaiting: sum('waiting'),
-      copiesDropped: sum('dropped'),
-      copiesFailed: sum('failures'),
+      ...this.#copies.figures,
       anchored: this.#anchors.figures.anchored,
       anchorsFailed: this.#anchors.figures.failures
     }
@@ -292,33 +285,13 @@ export class Audit {
     if (lost > 0) this.#parts.log(new Error(`${lost} entries`), 'entries were lost: the ledger did not take them before the end')
     clearTimeout(this.#dropsTimer)
     await this.#checkpoints.close()
-    await Promise.all([this.#anchors.close(), ...this.#copies.map(async copies => await copies.close())])
+    await Promise.all([this.#anchors.close(), this.#copies.close()])
     await this.#ledger.close()
-  }
-
-  /** Gives entries to all sinks, and keeps in mind when those that are required have them. */
-  #copy (entries: readonly StoredEntry[]): void {
-    const required: Array<Promise<void>> = []
-    for (const copies of this.#copies) {
-      const copied = copies.add(entries)
-      copied.catch(nothing) // what is left out is counted
-      if (copies.required) required.push(copied)
-    }
-    if (required.length === 0) return
-    const all = Promise.all(required).then(nothing)
-    all.catch(nothing) // told to who waits
-    for (const entry of entries) this.#copied.set(entry, all)
-  }
-
-  /** @param late by the clock of the process, ms */
-  #copiedBy (entry: StoredEntry, late: number): PromiseLike<void> | undefined {
-    const copied = this.#copied.get(entry)
-    return copied && within(copied, Math.max(1, late - performance.now()), () => new LedgerUnavailable('a copy that is required was not written in time'))
   }
 
   async #recordDeed (draft: Draft, deed: Deed): Promise<void> {
     const entry = await this.#log.recordDeed(draft, deed)
-    await this.#copiedBy(entry, performance.now() + this.#parts.options.timeout)
+    await this.#copies.has(entry, performance.now() + this.#parts.options.timeout)
   }
 
   /** What was lost is an entry too, once entries are stored again. */

@@ -43,6 +43,7 @@ export class Groups<Item, Prepared> {
     const due = this.#items.slice(0, this.#due).filter(item => !isGone(item))
     this.#items = [...due, ...this.#items.slice(this.#due).filter(item => !isGone(item))]
     this.#due = due.length
+    if (this.#items.length === 0) clearTimeout(this.#timer)
   }
 
   /** Writes everything that was added before. */

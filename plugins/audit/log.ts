@@ -1,5 +1,4 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { within } from '../token-registry/index.ts'
 import { Batch, type Deed, type Stretch } from './batch.ts'
 import type { Draft } from './entry.ts'
 import { KeyCorrupt, LedgerUnavailable } from './errors.ts'
@@ -55,7 +54,7 @@ export class AuditLog {
   /** Entries that the log has at least. */
   #size = 0
   #tree: TreeAppender | null = null
-  #appending: Promise<unknown> = Promise.resolve()
+  #turn: Promise<void> = Promise.resolve()
   #refused = 0
 
   constructor (ledger: Ledger, keys: HolderKeys, options: LogOptions) {
@@ -89,12 +88,7 @@ export class AuditLog {
       return Promise.reject(new LedgerUnavailable(closed ? 'it is closed' : `${this.#waiting.size} entries wait`))
     }
     return new Promise((resolve, reject) => {
-      const waiting: Waiting = { draft, due: patient ? Infinity : performance.now() + this.#options.timeout, done: resolve, giveUp: reject }
-      this.#waiting.add(waiting)
-      this.#groups.add(waiting)
-      if (patient) return
-      this.#impatient.add(waiting)
-      this.#timer ??= setTimeout(() => this.#giveUpLate(), this.#options.timeout)
+      this.#groups.add(this.#wait({ draft, due: patient ? Infinity : performance.now() + this.#options.timeout, done: resolve, giveUp: reject }))
     })
   }
 
@@ -103,11 +97,17 @@ export class AuditLog {
     await this.#groups.flush()
   }
 
-  /** Stores an entry after those that wait, and does something in the same step. */
-  async recordDeed (draft: Draft, deed: Deed): Promise<StoredEntry> {
-    await within(this.#groups.flush(), this.#options.timeout, () => new LedgerUnavailable('entries before it wait'))
-    const [entry] = await this.#append(await Batch.seal([draft], this.#keys, this.#erasures), null, deed)
-    return entry as StoredEntry // one was given
+  /**
+   * Stores an entry after those that wait, and does something in the same step.
+   *
+   * @throws {LedgerUnavailable} where it was given up after `timeout`, and may have been done all the same
+   */
+  recordDeed (draft: Draft, deed: Deed): Promise<StoredEntry> {
+    if (this.#closing.signal.aborted) return Promise.reject(new LedgerUnavailable('it is closed'))
+    return new Promise((resolve, reject) => {
+      const waiting = this.#wait({ draft, due: performance.now() + this.#options.timeout, done: resolve, giveUp: reject })
+      this.#groups.flush().then(async () => await this.#write({ group: [waiting], batch: null }, () => {}, deed))
+    })
   }
 
   /**
@@ -116,7 +116,7 @@ export class AuditLog {
    * @returns how many that were
    */
   async close (): Promise<number> {
-    await Promise.race([this.#groups.flush(), pause(this.#options.timeout, undefined, { signal: this.#closing.signal }).catch(() => {})])
+    await Promise.race([this.#groups.flush().then(async () => await this.#turn), pause(this.#options.timeout, undefined, { signal: this.#closing.signal }).catch(() => {})])
     clearTimeout(this.#timer)
     this.#closing.abort()
     const left = [...this.#waiting]
@@ -125,6 +125,15 @@ export class AuditLog {
       waiting.giveUp(new LedgerUnavailable('it is closed'))
     }
     return left.length
+  }
+
+  #wait (waiting: Waiting): Waiting {
+    this.#waiting.add(waiting)
+    if (waiting.due < Infinity) {
+      this.#impatient.add(waiting)
+      this.#timer ??= setTimeout(() => this.#giveUpLate(), this.#options.timeout)
+    }
+    return waiting
   }
 
   #giveUpLate (): void {
@@ -157,7 +166,13 @@ export class AuditLog {
     return await Batch.seal(group.map(({ draft }) => draft), this.#keys, this.#erasures)
   }
 
-  async #write ({ group, batch: prepared }: Prepared, sent: () => void): Promise<void> {
+  /** One after the other, each until it is done or given up, so that what was stored is told in order. */
+  async #write (prepared: Prepared, sent: () => void, deed: Deed = {}): Promise<void> {
+    this.#turn = this.#turn.then(async () => await this.#writeNow(prepared, sent, deed))
+    await this.#turn
+  }
+
+  async #writeNow ({ group, batch: prepared }: Prepared, sent: () => void, deed: Deed): Promise<void> {
     // Where an answer was lost, what it may have stored lies here.
     let lost: Stretch | null = null
     for (let [left, wait] = [group, PAUSE.first]; ; wait = Math.min(wait * 2, PAUSE.longest)) {
@@ -166,7 +181,7 @@ export class AuditLog {
       let batch = left.length === group.length && wait === PAUSE.first ? prepared : null
       try {
         batch ??= await this.#sealed(left)
-        const entries = await this.#append(batch, lost, {}, sent)
+        const entries = await this.#append(batch, lost, deed, sent)
         for (const [index, waiting] of left.entries()) {
           this.#settle(waiting)
           waiting.done(entries[index] as StoredEntry) // one for each
@@ -183,24 +198,20 @@ export class AuditLog {
 
   /** Those whose keys cannot be opened must not keep others waiting. @returns whether there were some */
   async #giveUpCorrupt (group: readonly Waiting[]): Promise<boolean> {
-    const faults = await Promise.all(group.map(async ({ draft }) => await this.#keys.of(holdersOf(draft)).then(() => null, (error: unknown) => error)))
-    const corrupt = group.filter((_, index) => faults[index] instanceof KeyCorrupt)
-    for (const waiting of corrupt) {
-      this.#settle(waiting)
+    let found = false
+    for (const waiting of group) {
+      const fault = await this.#keys.of(holdersOf(waiting.draft)).then(() => null, (error: unknown) => error)
+      if (!(fault instanceof KeyCorrupt)) continue
+      found = true
       this.#refused++
-      waiting.giveUp(faults[group.indexOf(waiting)])
+      this.#settle(waiting)
+      waiting.giveUp(fault)
     }
-    return corrupt.length > 0
+    return found
   }
 
-  /** One after the other, so that what was stored is told in order. @returns the entries, in the order of the batch */
-  #append (batch: Batch, lost: Stretch | null, deed: Deed, sent?: () => void): Promise<readonly StoredEntry[]> {
-    const appending = this.#appending.then(async () => await this.#appendNow(batch, lost, deed, sent))
-    this.#appending = appending.catch(() => {})
-    return appending
-  }
-
-  async #appendNow (batch: Batch, lost: Stretch | null, deed: Deed, sent = (): void => {}): Promise<readonly StoredEntry[]> {
+  /** @returns the entries, in the order of the batch */
+  async #append (batch: Batch, lost: Stretch | null, deed: Deed, sent: () => void): Promise<readonly StoredEntry[]> {
     const appended = await this.#ledger.append(async turn => {
       setImmediate(sent)
       return await batch.plan(turn, lost, this.#tree, deed)

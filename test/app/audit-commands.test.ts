@@ -29,7 +29,11 @@ t.test('the log is checked where it lies, and as it was exported; what was done 
   await app.close()
 
   t.match(await run('verify', [], env), { code: 0, stdout: /^whole: \d+ entries, [1-9]\d* checkpoints\nroot \S{44}; signed up to entry \d+ by fastify-token-registry\/audit\+.*\nNo checkpoint was kept elsewhere/, stderr: '' })
-  t.match(await run('verify', [], { ...env, AUDIT_ANCHOR_FILE: anchor }), { code: 0, stdout: /^whole: .*\nroot .*\n$/, stderr: '' })
+  const role = `auditor_${process.pid}`
+  await execute(DATABASE_URL, `create role ${role} login; grant select on audit_head, audit_entries, audit_tiles, audit_checkpoints to ${role}`)
+  t.teardown(async () => await execute(DATABASE_URL, `drop owned by ${role}; drop role ${role}`))
+  const asAuditor = Object.assign(new URL(DATABASE_URL), { username: role }).href
+  t.match(await run('verify', [], { ...env, DATABASE_URL: asAuditor, AUDIT_ANCHOR_FILE: anchor }), { code: 0, stdout: /^whole: .*\nroot .*\n$/, stderr: '' })
   const { code, stdout } = await run('export', [], env)
   t.equal(code, 0)
   t.notMatch(stdout, /ada@|127\.0\.0\.1/)

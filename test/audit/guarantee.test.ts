@@ -10,6 +10,7 @@ import audit, { sqlLedger, type AuditEvent, type Sink, type Turn } from '../../p
 import tokenRegistry, { type TokenRegistry } from '../../plugins/token-registry/index.ts'
 import { audited, entriesOf, fragileLedger } from '../support/audited.ts'
 import { newSecret } from '../support/build.ts'
+import { deferred } from '../support/deferred.ts'
 import { execute, freshDatabase } from '../support/postgres.ts'
 import { severable } from '../support/severable.ts'
 
@@ -295,14 +296,53 @@ t.test('after a lost answer only where it may have been stored is looked', async
   t.equal((await entriesOf(app)).filter(({ type }) => type === 'own').length, 1)
 })
 
+t.test('what is done to the log overtakes nobody whose answer was lost, and is given up like others', async t => {
+  const { ledger, state } = fragileLedger()
+  const told: number[] = []
+  const sink: Sink = { name: 'test', write: async entries => { told.push(...entries.map(({ seq }) => seq)) }, close: async () => {} }
+  const app = await audited(t, { ledger, copies: [sink], timeout: 1500 })
+  const { audit } = app
+  await audit.record({ type: 'test', actor: { sub: 'alice' } })
+  // While the key of the day is made for the deed, somebody else's entry is stored, and the answer to it lost.
+  const { addKeys } = ledger
+  const asked = deferred()
+  ledger.addKeys = async keys => {
+    asked.resolve()
+    await new Promise(resolve => setTimeout(resolve, 100))
+    return await addKeys.call(ledger, keys)
+  }
+  state.mode = 'loses the answer'
+  const before = state.appends
+  const erased = audit.erase({ sub: 'alice' }, { actor: { ip: '203.0.113.7' } })
+  await asked.promise
+  const note = audit.note({ type: 'patient' })
+  while (state.appends < before + 2) await new Promise(resolve => setTimeout(resolve, 5))
+  state.mode = 'well'
+  t.equal(await erased, true, 'it is found to be done')
+  await note
+  await audit.flush()
+  while (told.length < (await ledger.head()).size) await new Promise(resolve => setTimeout(resolve, 5))
+  t.same(told, Array.from({ length: told.length }, (_, seq) => seq), 'each once, in order')
+
+  ledger.addKeys = addKeys.bind(ledger)
+  await audit.record({ type: 'test', actor: { sub: 'bob' } })
+  state.mode = 'fails'
+  audit.note({ type: 'patient' })
+  await t.rejects(audit.erase({ sub: 'bob' }), unavailable)
+  state.mode = 'well'
+  await audit.flush()
+  t.equal(await audit.erase({ sub: 'bob' }), true, 'what was given up is not done later')
+})
+
 t.test('what waits at the end is stored, or lost and told', async t => {
   const { ledger } = fragileLedger()
   const app = await audited(t, { ledger, timeout: 50, gather: { time: 20 } })
-  const note = app.audit.note({ type: 'test.note' })
+  const note = app.audit.note({ type: 'test.note', actor: { sub: 'alice' } })
   await app.close()
   await note
   t.match(await ledger.find({ type: 'test.note' }, { limit: 2, order: 'newest' }), [{ type: 'test.note' }])
   await t.rejects(app.audit.record({ type: 'late' }), { message: /it is closed/ })
+  await t.rejects(app.audit.erase({ sub: 'alice' }), { message: /it is closed/ })
 
   const lines: string[] = []
   const other = Fastify({ logger: { stream: { write: line => { lines.push(line) } } } })
