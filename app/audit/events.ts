@@ -8,7 +8,7 @@ export function userTarget (id: string): AuditTarget {
   return { kind: 'subject', id, sub: id }
 }
 
-/** What the server starts with: nothing secret, and no address of a service. */
+/** What the server starts with: nothing that could hold a secret, as the URLs of services do. */
 export async function serverStart ({ production, redis, sessionLimits, rateLimits, corsOrigin, trustProxy, mail, webhook }: Config, { kind }: Pick<Database, 'kind'>): Promise<AuditEvent> {
   const { version } = await packageInfo()
   return {

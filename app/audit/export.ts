@@ -1,4 +1,5 @@
-import { once } from 'node:events'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { linesOf } from 'fastify-token-registry/audit'
 import { environment, loadConfig } from '../config.ts'
 import { withLedger } from './log.ts'
@@ -7,9 +8,8 @@ import { withLedger } from './log.ts'
 try {
   const config = loadConfig(environment())
   await withLedger(config, async ledger => {
-    for await (const line of linesOf(ledger, config.audit.origin)) {
-      if (!process.stdout.write(`${line}\n`)) await once(process.stdout, 'drain')
-    }
+    const lines = Readable.from(linesOf(ledger, config.audit.origin)).map((line: string) => `${line}\n`)
+    await pipeline(lines, process.stdout, { end: false })
   })
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)

@@ -8,6 +8,7 @@ import type { Config } from '../config.ts'
 import type { Mailer } from '../mail/mailer.ts'
 import type { Passwords } from '../passwords/passwords.ts'
 import { checkPassword } from '../passwords/policy.ts'
+import { EmailTaken } from '../users/errors.ts'
 import { scopesOf, type User, type Users } from '../users/users.ts'
 import { PasswordWrong, ResetRefused, SignInRefused, UserDisabled } from './errors.ts'
 import { resetMail } from './reset-mail.ts'
@@ -52,7 +53,7 @@ export function createAuth ({ registry, audit, sessionJwt, users, passwords, mai
       return await request.audit(event, async () => {
         const user = await users.create({ email, name: name ?? null, passwordHash }).catch(async error => {
           // Whose address it is can have it forgotten here too.
-          const owner = await users.findByEmail(email)
+          const owner = error instanceof EmailTaken ? await users.findByEmail(email) : null
           if (owner !== null) event.target = userTarget(owner.id)
           throw error
         })
