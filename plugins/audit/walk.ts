@@ -14,13 +14,11 @@ const TILES = 3
  * const verdict = await verifyLedger(sqlLedger(pool), { vkeys: ['example.com/audit+1a2b3c4d+AV…'], origin: 'example.com/audit' })
  */
 export async function verifyLedger (ledger: Ledger, options: VerifyLogOptions): Promise<LogVerdict> {
-  for (let first = await firstOf(ledger); ;) {
-    const verdict = await verifyOnce(ledger, options)
-    const now = verdict.ok ? first : await firstOf(ledger)
-    // Contents may have been pruned meanwhile.
-    if (now === first) return verdict
-    first = now
-  }
+  const first = await firstOf(ledger)
+  const verdict = await verifyOnce(ledger, options)
+  if (verdict.ok || await firstOf(ledger) === first) return verdict
+  // Contents were pruned meanwhile.
+  return await verifyLedger(ledger, options)
 }
 
 async function firstOf (ledger: Ledger): Promise<number | null> {
