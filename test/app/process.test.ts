@@ -1,106 +1,10 @@
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readdir } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
-import { createInterface } from 'node:readline'
 import { setImmediate } from 'node:timers/promises'
-import { promisify } from 'node:util'
-import t, { type Test } from 'tap'
-import { sourcePath } from '../../app/source-path.ts'
-import { childEnv } from '../support/child-env.ts'
-import { embeddedDataDir, temporaryDirectory } from '../support/embedded.ts'
-import { execute, freshDatabase } from '../support/postgres.ts'
+import t from 'tap'
+import { embeddedDataDir } from '../support/embedded.ts'
 import { password } from '../support/server.ts'
-
-interface Running {
-  process: ChildProcess
-  address: string
-  lines: string[]
-  exit: Promise<unknown>
-}
-
-const fromSources = ['--import', 'tsx', '--conditions=@fastify-token-registry/source']
-
-/** Starts the server as `npm start` does, but from the sources, on any free port. */
-function start (t: Test, env: Record<string, string>): { process: ChildProcess, lines: string[], listening: Promise<Running> } {
-  const child = spawn(process.execPath, [...fromSources, sourcePath('app/main.ts')], {
-    env: { ...childEnv, PORT: '0', RATE_LIMIT_GLOBAL: 'off', RATE_LIMIT_AUTH: 'off', ...env },
-    stdio: ['ignore', 'pipe', 'pipe']
-  })
-  t.teardown(() => { child.kill('SIGKILL') })
-  const exit = once(child, 'exit')
-  const lines: string[] = []
-  createInterface(child.stderr).on('line', line => lines.push(line))
-  const listening = new Promise<Running>((resolve, reject) => {
-    createInterface(child.stdout).on('line', line => {
-      lines.push(line)
-      const { msg, address }: { msg?: string, address?: string } = JSON.parse(line)
-      if (msg === 'listening' && address !== undefined) resolve({ process: child, address, lines, exit })
-    })
-    exit.then(() => reject(new Error(`the server ended:\n${lines.join('\n')}`)))
-  })
-  return { process: child, lines, listening }
-}
-
-async function send (address: string, path: string, body: object): Promise<Response> {
-  const response = await fetch(address + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
-  await response.arrayBuffer()
-  return response
-}
-
-async function post (address: string, path: string, body: object): Promise<number> {
-  return (await send(address, path, body)).status
-}
-
-const storages: Record<string, (t: Test) => Promise<Record<string, string>>> = {
-  'the embedded database': async t => ({ DATA_DIR: await embeddedDataDir(t) }),
-  PostgreSQL: async t => ({ DATA_DIR: await embeddedDataDir(t), DATABASE_URL: await freshDatabase(t, { durable: true }) })
-}
-
-for (const [storage, make] of Object.entries(storages)) {
-  t.test(`every acknowledged user is there after kill -9, on ${storage}`, async t => {
-    const env = await make(t)
-    const first = await start(t, env).listening
-    const acknowledged: string[] = []
-    // Registers people until it is killed in the middle of it.
-    const registering = Array.from({ length: 8 }, async (_, lane) => {
-      for (let i = 0; ; i++) {
-        const email = `user-${lane}-${i}@example.org`
-        const status = await post(first.address, '/api/auth/register', { email, password }).catch(() => null)
-        if (status === null) return
-        if (status === 201) acknowledged.push(email)
-        if (acknowledged.length >= 40) first.process.kill('SIGKILL')
-      }
-    })
-    await Promise.all(registering)
-    await first.exit
-    t.ok(acknowledged.length >= 40)
-
-    const second = await start(t, env).listening
-    for (const email of acknowledged) t.equal(await post(second.address, '/api/auth/register', { email, password }), 409, email)
-    t.equal(await post(second.address, '/api/auth/login', { email: acknowledged[0], password }), 200)
-  })
-}
-
-t.test('npm run migrate brings a database to the schema, once, and a server then finds nothing left to do', async t => {
-  const migrate = async (env: Record<string, string>) => await promisify(execFile)(process.execPath, [...fromSources, sourcePath('app/database/migrate.ts')], { env: { ...childEnv, ...env } })
-  const databaseUrl = await freshDatabase(t)
-  const names = await readdir(sourcePath('app/database/migrations'))
-  const places: Array<Record<string, string>> = [{ DATA_DIR: await embeddedDataDir(t) }, { DATA_DIR: await temporaryDirectory(t), DATABASE_URL: databaseUrl }]
-  for (const env of places) {
-    const { stdout } = await migrate(env)
-    for (const name of names) t.match(stdout, name)
-    t.strictSame(await migrate(env), { stdout: 'nothing to migrate\n', stderr: '' })
-    const { address, lines } = await start(t, env).listening
-    t.equal(await post(address, '/api/auth/register', { email: 'ada@example.org', password }), 201)
-    t.notMatch(lines.join('\n'), 'the database was migrated')
-  }
-  const { rows } = await execute(databaseUrl, 'select name from schema_migrations')
-  t.same(rows.map(({ name }) => name), names)
-
-  const refused = await migrate({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none' }).catch(error => error)
-  t.match(refused, { code: 1, stderr: /^PostgreSQL at DATABASE_URL cannot be opened/ })
-})
+import { post, send, start } from '../support/server-process.ts'
 
 t.test('SIGTERM without a delay fails no request that is in flight while the server closes', async t => {
   const { address, process: server, exit, lines } = await start(t, { DATA_DIR: await embeddedDataDir(t), SHUTDOWN_DELAY: '0s' }).listening
