@@ -4,6 +4,7 @@ import {
   hostileStrings, injectAs, malformedStrings, randomStrings, sessionData, sessionRecord, storeContract, type ContractOptions, type OpenedStore
 } from '../plugins/testing/index.ts'
 import { BoundedStore } from '../plugins/token-registry/bounded-store.ts'
+import { Observers } from '../plugins/token-registry/observers.ts'
 import { memoryStore, SessionConflict, type InsertOutcome, type PartialStore, type SessionRecord, type TokenStore } from '../plugins/token-registry/index.ts'
 import { build } from './support/build.ts'
 import { decorated, losing, without } from './support/decorated.ts'
@@ -35,7 +36,7 @@ function keepsTheContract (name: string, open: () => OpenedStore, options: Contr
 }
 
 keepsTheContract('the memory store', opens())
-keepsTheContract('a store whose calls have a deadline', opens(store => new BoundedStore(store, 5000, () => {})))
+keepsTheContract('a store whose calls have a deadline', opens(store => new BoundedStore(store, 5000, new Observers(), () => {})))
 for (const n of [1, 2, 3]) keepsTheContract(`a store that loses every reply of ${n}`, opens(store => losing(store, n)))
 keepsTheContract('a store that tells only that something changed', opens(replacing(store => ({
   onInvalidate: listener => store.onInvalidate(() => listener('all'))

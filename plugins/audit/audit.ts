@@ -1,3 +1,5 @@
+import type { FastifyRequest } from 'fastify'
+import type { Health, Observed } from '../token-registry/index.ts'
 import { Anchors } from './anchors.ts'
 import type { Deed } from './batch.ts'
 import { plainName } from './canonical.ts'
@@ -22,6 +24,8 @@ import type { LogVerdict, Receipt } from './verify/index.ts'
 
 /** Entries among which intents are looked for at once. */
 const STRETCH = 20_000
+/** ms that an entry may wait before something is not as it should be */
+const SLOW = 1000
 /** ms after which a drop is recorded at the latest, where the ledger is there. */
 const DROPS = 1000
 
@@ -32,6 +36,7 @@ export interface AuditParts {
   /** ms since the epoch */
   now: () => number
   log: (error: unknown, message: string) => void
+  observed: <T>(observed: Observed, work: () => Promise<T>) => Promise<T>
 }
 
 /** Acts of the audit itself are recorded as somebody's. */
@@ -107,13 +112,16 @@ export class Audit {
    * @returns when it is on record; with `best-effort` at once
    * @throws `FST_AUDIT_UNAVAILABLE` where that takes longer than `timeout`, or too many wait; with `best-effort` never: then it is counted
    */
-  record (event: AuditEvent, op: string | null = null): Promise<void> {
+  record (event: AuditEvent, op: string | null = null, request: FastifyRequest | null = null): Promise<void> {
     if (this.#parts.options.guarantee === 'best-effort') {
       this.note(event, op)
       return Promise.resolve()
     }
     const late = performance.now() + this.#parts.options.timeout
-    return this.#log.record(draftOf(event, this.#parts.now(), { op }), { patient: false }).then(entry => this.#copies.has(entry, late))
+    const draft = draftOf(event, this.#parts.now(), { op })
+    return this.#parts.observed({ layer: 'audit', name: 'commit', request }, async () => {
+      await this.#copies.has(await this.#log.record(draft, { patient: false }), late)
+    })
   }
 
   /**
@@ -130,12 +138,12 @@ export class Audit {
   }
 
   /** @internal */
-  async actAs<T> (event: () => AuditEvent, work: () => Promise<T>): Promise<T> {
+  async actAs<T> (event: () => AuditEvent, work: () => Promise<T>, request: FastifyRequest | null = null): Promise<T> {
     const op = randomBytes(12).toString('base64url')
     const before = event()
-    if (this.#parts.options.guarantee === 'required') await this.record({ ...before, type: 'intent', data: { operation: before.type } }, op)
+    if (this.#parts.options.guarantee === 'required') await this.record({ ...before, type: 'intent', data: { operation: before.type } }, op, request)
     const done = await new Promise<T>(resolve => resolve(work())).then(result => ({ result }), (error: unknown) => ({ error }))
-    await this.record('error' in done ? { ...event(), ...failureOf(done.error) } : event(), op)
+    await this.record('error' in done ? { ...event(), ...failureOf(done.error) } : event(), op, request)
     if ('error' in done) throw done.error
     return done.result
   }
@@ -260,15 +268,24 @@ export class Audit {
   }
 
   get figures (): Record<string, number> {
-    const { waiting, refused, size } = this.#log.figures
+    const { waiting, lag, refused, size } = this.#log.figures
     return {
       size,
       waiting,
+      lag,
       dropped: refused,
       ...this.#copies.figures,
       anchored: this.#anchors.figures.anchored,
       anchorsFailed: this.#anchors.figures.failures
     }
+  }
+
+  /** Whether entries are taken: by the ledger, and by the copies that are required. */
+  async health (): Promise<Health> {
+    await this.#ledger.head()
+    const lag = Math.max(this.#log.figures.lag, this.#copies.lag)
+    if (lag < SLOW) return { status: 'ok' }
+    return { status: lag < this.#parts.options.timeout ? 'degraded' : 'fail', detail: `entries wait since ${Math.round(lag)} ms` }
   }
 
   /** Ends what follows: a server closes when its connections have. */

@@ -49,7 +49,7 @@ const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
     masterKeys: [...masterKeys, ...tokenRegistry.deriveKeys('audit')],
     signingKeys: signingKeysOf(tokenRegistry, signingKeys)
   }
-  const audit = new Audit({ options, cursorKeys: tokenRegistry.deriveKeys('audit cursor'), now: () => tokenRegistry.now(), log: (error, message) => app.log.error(error, message) })
+  const audit = new Audit({ options, cursorKeys: tokenRegistry.deriveKeys('audit cursor'), now: () => tokenRegistry.now(), log: (error, message) => app.log.error(error, message), observed: async (observed, work) => await tokenRegistry.observed(observed, work) })
   await audit.open()
 
   app.decorate('audit', audit)
@@ -65,6 +65,7 @@ const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
   })
   wireRequests(app, audit, told)
   tokenRegistry.stats.register('audit', () => audit.figures)
+  tokenRegistry.healthChecks.add('audit', async () => await audit.health(), { required: options.guarantee === 'required' })
   app.addHook('preClose', async () => { await audit.endFollowing() })
   app.addHook('onClose', async () => { await audit.close() })
 

@@ -26,6 +26,8 @@ export interface LogOptions {
 /** An entry that waits to be stored. */
 interface Waiting {
   readonly draft: Draft
+  /** By the clock of the process, ms. */
+  readonly since: number
   /** By the clock of the process, ms; Infinity where it waits until the log is closed. */
   readonly due: number
   done: (entry: StoredEntry) => void
@@ -72,7 +74,8 @@ export class AuditLog {
   }
 
   get figures () {
-    return { waiting: this.#waiting.size, refused: this.#refused, size: this.#size }
+    const [first] = this.#waiting
+    return { waiting: this.#waiting.size, lag: first === undefined ? 0 : performance.now() - first.since, refused: this.#refused, size: this.#size }
   }
 
   /**
@@ -88,7 +91,7 @@ export class AuditLog {
       return Promise.reject(new LedgerUnavailable(closed ? 'it is closed' : `${this.#waiting.size} entries wait`))
     }
     return new Promise((resolve, reject) => {
-      this.#groups.add(this.#wait({ draft, due: patient ? Infinity : performance.now() + this.#options.timeout, done: resolve, giveUp: reject }))
+      this.#groups.add(this.#wait({ draft, patient, done: resolve, giveUp: reject }))
     })
   }
 
@@ -105,7 +108,7 @@ export class AuditLog {
   recordDeed (draft: Draft, deed: Deed): Promise<StoredEntry> {
     if (this.#closing.signal.aborted) return Promise.reject(new LedgerUnavailable('it is closed'))
     return new Promise((resolve, reject) => {
-      const waiting = this.#wait({ draft, due: performance.now() + this.#options.timeout, done: resolve, giveUp: reject })
+      const waiting = this.#wait({ draft, patient: false, done: resolve, giveUp: reject })
       this.#groups.flush().then(async () => await this.#write({ group: [waiting], batch: null }, () => {}, deed))
     })
   }
@@ -127,9 +130,11 @@ export class AuditLog {
     return left.length
   }
 
-  #wait (waiting: Waiting): Waiting {
+  #wait ({ patient, ...rest }: Pick<Waiting, 'draft' | 'done' | 'giveUp'> & { patient: boolean }): Waiting {
+    const since = performance.now()
+    const waiting = { ...rest, since, due: patient ? Infinity : since + this.#options.timeout }
     this.#waiting.add(waiting)
-    if (waiting.due < Infinity) {
+    if (!patient) {
       this.#impatient.add(waiting)
       this.#timer ??= setTimeout(() => this.#giveUpLate(), this.#options.timeout)
     }

@@ -33,7 +33,7 @@ export function wireRequests (app: FastifyInstance, audit: Audit, told: WeakSet<
   function recordOf<T> (this: AuditedRequest, event: AuditEvent, work?: () => Promise<T>): Promise<T | void> {
     const { auth, id } = this
     const inFull = (): AuditEvent => ({ requestId: id, ...auth !== null && { tenant: auth.session.tenant }, ...event, actor: { ...actorOf(this), ...event.actor } })
-    const recorded = work === undefined ? audit.record(inFull()) : audit.actAs(inFull, work)
+    const recorded = work === undefined ? audit.record(inFull(), null, this) : audit.actAs(inFull, work, this)
     const onRecord = recorded.then(nothing, ifNotOnRecord)
     onRecord.catch(nothing) // told by onSend, where nobody waits for it
     const events = this[kEvents] ??= []

@@ -45,6 +45,8 @@ export interface CleanupOptions {
 export class Cleanup {
   /** Passes that this process has done. */
   passes = 0
+  /** Sessions that it came by in its last pass, and when that ended. */
+  #counted = { sessions: 0, at: -Infinity }
   readonly #connection: Connection
   readonly #keys: Keys
   readonly #runner: Runner
@@ -60,6 +62,11 @@ export class Cleanup {
     this.#runner = runner
     this.#options = options
     this.#lease = new Lease(runner, keys.lease('cleanup'), options.now)
+  }
+
+  /** How many sessions live, of all processes; undefined where another process has gone through last. */
+  get sessions (): number | undefined {
+    return performance.now() - this.#counted.at < 2 * Number(this.#options.interval) ? this.#counted.sessions : undefined
   }
 
   begin (): void {
@@ -105,17 +112,23 @@ export class Cleanup {
     const steps = this.#steps()
     for (;;) {
       const began = performance.now()
-      const { done } = await steps.next()
-      if (done === true) return true
+      const step = await steps.next()
+      if (step.done === true) {
+        this.#counted = { sessions: step.value, at: performance.now() }
+        return true
+      }
       await this.#sleep(Math.min(PAUSE * (performance.now() - began), LONGEST_PAUSE))
       if (!await this.#lease.keep()) return false
     }
   }
 
-  async * #steps (): AsyncGenerator<void> {
+  /** @returns how many sessions live */
+  async * #steps (): AsyncGenerator<void, number> {
+    let sessions = 0
     for (const primary of this.#connection.primaries()) {
       for await (const names of scan(this.#connection, 'cleanup', primary, this.#keys.pattern('[xo]'), 'zset', PAGE)) {
         let indexes: Due[] = names.filter(name => this.#keys.subjectIn(name) !== null).map(name => ({ name, ids: [], kept: 0 }))
+        sessions += await this.#count(primary, indexes)
         while (indexes.length > 0) {
           const due = await this.#look(primary, indexes)
           for (const some of inSlices(due)) {
@@ -127,6 +140,16 @@ export class Cleanup {
         yield
       }
     }
+    return sessions
+  }
+
+  /** How many live by the indexes. One-time tokens have indexes of their own, and do not count. */
+  async #count (primary: Redis, indexes: readonly Due[]): Promise<number> {
+    const ofSessions = indexes.filter(({ name }) => name.startsWith(this.#keys.kind('x')))
+    const counts = await askAll(this.#connection, 'cleanup', primary, pipeline => {
+      for (const { name } of ofSessions) pipeline.zcount(name, `(${this.#options.now()}`, '+inf')
+    })
+    return counts.reduce<number>((sum, count) => sum + Number(count ?? 0), 0)
   }
 
   /** What has expired by the indexes, of each a slice. */

@@ -43,6 +43,11 @@ export class Coherence {
     return performance.now() - this.#provedAt
   }
 
+  /** ms that a change takes to be heard of, from the slowest primary */
+  get delay (): number {
+    return Math.max(0, ...[...this.#watches.values()].map(({ delay }) => delay))
+  }
+
   /** ms since the epoch, by the clock of Redis */
   now (): number {
     return this.#clock.now()

@@ -23,6 +23,8 @@ export class Connection {
   readonly where: string
   /** Whether scripts publish what they change: until it is known that keys can be watched, and where they cannot. */
   publishes = true
+  /** Clients that took the place of another one: after a failover, or an end. */
+  replacements = 0
   readonly #options: ResolvedOptions
   readonly #log: (error: unknown, message: string) => void
   readonly #sentinels: Sentinels | null
@@ -192,6 +194,7 @@ export class Connection {
   }
 
   #replace (primary?: Address): void {
+    this.replacements++
     clearTimeout(this.#replacing)
     const old = this.#client
     this.#known = true

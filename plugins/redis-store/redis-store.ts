@@ -81,6 +81,8 @@ export class RedisStore implements TokenStore {
   readonly #recent = new Recent()
   #marksBegun = false
   #removed = 0
+  /** Times that Redis may have lost what was written. */
+  #losses = 0
   #openedAt = Infinity
   #sweeping: NodeJS.Timeout | undefined
   readonly #invalidateListeners = new Set<(ids: readonly string[] | 'all') => void>()
@@ -112,7 +114,10 @@ export class RedisStore implements TokenStore {
       failed: error => connection.failed(error, 'what has expired is not removed from Redis')
     })
     coherence.onChange(names => this.#heard(names))
-    coherence.onLoss((address, loss) => { this.#makeGood(address, loss).catch((error: unknown) => log(error, 'what Redis had lost could not be made again')) })
+    coherence.onLoss((address, loss) => {
+      this.#losses++
+      this.#makeGood(address, loss).catch((error: unknown) => log(error, 'what Redis had lost could not be made again'))
+    })
   }
 
   /** @throws {StoreAbsent} where Redis does not answer, and has to */
@@ -293,7 +298,16 @@ export class RedisStore implements TokenStore {
 
   /** `corrupt`: records that could not be read; `removed`: sessions that this process ended as they had expired; `cleanups`: passes that it made for that. */
   figures (): Record<string, number> {
-    return { corrupt: this.corrupt, removed: this.#removed, cleanups: this.#cleanup.passes }
+    const { passes, sessions } = this.#cleanup
+    return {
+      ...sessions !== undefined && { sessions },
+      corrupt: this.corrupt,
+      removed: this.#removed,
+      cleanups: passes,
+      invalidationDelay: this.#coherence.delay,
+      losses: this.#losses,
+      reconnections: this.#connection.replacements
+    }
   }
 
   async health (): Promise<StoreHealth> {

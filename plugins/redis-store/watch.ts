@@ -43,6 +43,7 @@ export class Watch {
   /** Heartbeats that were written since the last one that came back. */
   #unheard = 0
   #provedAt = -Infinity
+  #delay = 0
   /** Whether something may have been missed since the last heartbeat that came back. */
   #gap = true
 
@@ -54,6 +55,11 @@ export class Watch {
   /** When the last heartbeat that came back was sent, by the monotonic clock: what changed before is known. */
   get provedAt (): number {
     return this.#provedAt
+  }
+
+  /** ms that the last heartbeat took from here to the server and back: as long as others take to hear of a change */
+  get delay (): number {
+    return this.#delay
   }
 
   /** Sends a heartbeat; where those before did not come back, begins anew. */
@@ -143,6 +149,7 @@ export class Watch {
     this.#gap = false
     this.#unheard = 0
     this.#provedAt = sentAt
+    this.#delay = performance.now() - sentAt
     this.#options.proved()
   }
 }

@@ -23,6 +23,7 @@ export class FailoverStore implements TokenStore {
   /** By the clock that sessions are issued by. */
   #switchedAt = -Infinity
   #reason = ''
+  #switches = 0
   /** Whether anything is known to live on the secondary. Before, its state is nobody's concern. */
   #used = false
 
@@ -37,6 +38,7 @@ export class FailoverStore implements TokenStore {
       if (to === 'primary') for (const listener of this.#listeners) listener('all')
       done()
       this.#switchedAt = this.now()
+      this.#switches++
       this.#reason = reason
       // At once; and whether it throws or rejects, the switch stands.
       new Promise<unknown>(resolve => resolve(options.onSwitch({ to, reason }))).catch((error: unknown) => {
@@ -143,7 +145,7 @@ export class FailoverStore implements TokenStore {
   }
 
   figures (): Record<string, number> {
-    return this.#primary.figures()
+    return { ...this.#primary.figures(), away: Number(this.#watch.away), switches: this.#switches }
   }
 
   /** Marks live on the primary alone: that one stands on no list proves something only where every process writes it on the same. */

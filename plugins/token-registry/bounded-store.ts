@@ -1,5 +1,6 @@
 import { within } from './deadline.ts'
 import { StoreTimeout, StoreUnavailable } from './errors.ts'
+import type { Observers } from './observers.ts'
 import type { EndCause, Ending, SessionRecord, Subject } from './record.ts'
 import type {
   Documents, EndAllQuery, FoundSessions, InsertOptions, InsertOutcome, Page, Presented, RotateOutcome, SessionPatch, SessionQuery, SessionUse, StoreHealth, TokenStore
@@ -12,15 +13,17 @@ import type {
 export class BoundedStore implements TokenStore {
   readonly #store: TokenStore
   readonly #timeout: number
+  readonly #observers: Observers
   readonly #failed: (error: Error, operation: string) => void
 
   /**
    * @param timeout ms that a call may take
    * @param failed is told each critical error
    */
-  constructor (store: TokenStore, timeout: number, failed: (error: Error, operation: string) => void) {
+  constructor (store: TokenStore, timeout: number, observers: Observers, failed: (error: Error, operation: string) => void) {
     this.#store = store
     this.#timeout = timeout
+    this.#observers = observers
     this.#failed = failed
   }
 
@@ -120,7 +123,11 @@ export class BoundedStore implements TokenStore {
     return this.#bounded('close', () => this.#store.close())
   }
 
-  async #bounded<T> (operation: string, call: () => Promise<T>): Promise<T> {
+  #bounded<T> (operation: string, call: () => Promise<T>): Promise<T> {
+    return this.#observers.run({ layer: 'store', name: operation, request: null }, async () => await this.#inTime(operation, call))
+  }
+
+  async #inTime<T> (operation: string, call: () => Promise<T>): Promise<T> {
     try {
       return await within(call(), this.#timeout, () => new StoreTimeout(operation, this.#timeout))
     } catch (error) {

@@ -22,6 +22,8 @@ export interface CachedToken {
 export interface CacheStats {
   hits: number
   misses: number
+  /** misses while nobody would tell that a session ended */
+  bypassed: number
   invalidations: number
 }
 
@@ -46,7 +48,7 @@ export function keyOf (token: string): string {
  * and the elder is forgotten. A hit is one look-up that moves nothing, unless it brings a token back from the elder. About 1 KiB a token.
  */
 export class SessionCache {
-  readonly stats: CacheStats = { hits: 0, misses: 0, invalidations: 0 }
+  readonly stats: CacheStats = { hits: 0, misses: 0, bypassed: 0, invalidations: 0 }
   readonly #store: Pick<TokenStore, 'now' | 'staleness'>
   readonly #half: number
   readonly #maxStaleness: number
@@ -109,6 +111,7 @@ export class SessionCache {
   read (id: string, fetch: () => Promise<SessionRecord | null>): Read {
     this.stats.misses++
     const coherent = this.#coherent()
+    if (!coherent) this.stats.bypassed++
     let read = coherent ? this.#reads.get(id) : undefined
     if (read === undefined) {
       read = { id, at: performance.now(), record: fetch(), alive: coherent, readers: 0 }

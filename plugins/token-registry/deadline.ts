@@ -4,7 +4,7 @@
  * @param ms how long to wait
  * @param late makes the error where the time is over
  */
-export function within<T> (work: PromiseLike<T>, ms: number, late: () => Error): PromiseLike<T> {
+export function within<T> (work: PromiseLike<T>, ms: number, late: () => Error): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(late()), ms)
     work.then(value => {

@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import { TokenValidation } from './errors.ts'
 import { HookContext, type HookRunner } from './hooks.ts'
+import type { Observers } from './observers.ts'
 import type { TokenStore } from './store.ts'
 
 /** Which JWT is meant where several issuers share the list. */
@@ -9,17 +10,35 @@ export interface DenylistOptions {
   issuer?: string
 }
 
+/** ms for which expiries are counted together */
+const TOGETHER = 600_000
+
 /** Ids of JWTs, issued elsewhere, that are no longer to be accepted: each kept until its JWT expires by itself. */
 export class Denylist {
-  readonly stats = { added: 0, refused: 0 }
+  readonly #stats = { added: 0, refused: 0 }
+  /** How many this process added, by when they expire. */
+  readonly #expiring = new Map<number, number>()
   readonly #store: TokenStore
   readonly #hooks: HookRunner
+  readonly #observers: Observers
   readonly #newOp: () => string
 
-  constructor (store: TokenStore, hooks: HookRunner, newOp: () => string) {
+  constructor (store: TokenStore, hooks: HookRunner, observers: Observers, newOp: () => string) {
     this.#store = store
     this.#hooks = hooks
+    this.#observers = observers
     this.#newOp = newOp
+  }
+
+  /** `size`: entries that this process added and that have not expired, give or take ten minutes. */
+  get stats (): { added: number, refused: number, size: number } {
+    const now = this.#store.now()
+    let size = 0
+    for (const [expiresAt, count] of this.#expiring) {
+      if (expiresAt <= now) this.#expiring.delete(expiresAt)
+      else size += count
+    }
+    return { ...this.#stats, size }
   }
 
   /**
@@ -36,9 +55,13 @@ export class Denylist {
     if (!Number.isSafeInteger(expiresAt)) throw new TokenValidation('expiresAt: is not a time in ms since the epoch (exp × 1000)')
     if (expiresAt <= this.#store.now()) return false
     const context = new HookContext('deny', this.#newOp(), request)
-    const added = await this.#hooks.around({ id: jti }, context, async () => await this.#store.mark(purposeOf(issuer), keyOf(jti, issuer), expiresAt))
-    if (added) this.stats.added++
-    return added
+    const added = await this.#observers.run({ layer: 'registry', name: 'deny', request }, async () =>
+      await this.#hooks.around({ id: jti }, context, async () => await this.#store.mark(purposeOf(issuer), keyOf(jti, issuer), expiresAt)))
+    if (!added) return false
+    this.#stats.added++
+    const until = Math.ceil(expiresAt / TOGETHER) * TOGETHER
+    this.#expiring.set(until, (this.#expiring.get(until) ?? 0) + 1)
+    return true
   }
 
   /**
@@ -54,7 +77,7 @@ export class Denylist {
   }
 
   #counted (refused: boolean): boolean {
-    if (refused) this.stats.refused++
+    if (refused) this.#stats.refused++
     return refused
   }
 }

@@ -52,6 +52,10 @@ export const TokenOptions = define<[string]>('FST_TOKEN_OPTIONS', 'token-registr
 
 /** No session of that id, or none that the caller may know of. */
 export const SessionNotFound = define('FST_SESSION_NOT_FOUND', 'There is no such session', 404)
+/** Only operators may know: the request has none of their tokens. */
+export const OperatorToken = define('FST_OPERATOR_TOKEN', 'This is for operators: send their token, "Authorization: Bearer <token>"', 401)
+/** Only operators may know: they do not ask from there. */
+export const OperatorAddress = define('FST_OPERATOR_ADDRESS', 'This is for operators, and not for your address', 403)
 /** The session lacks a scope that the route asks for. */
 export const SessionScope = define<[string]>('FST_SESSION_SCOPE', 'The session lacks the scope: %s', 403)
 /** @returns the error with who it was, for hooks: `auth` is not enumerable, so that neither loggers nor answers show it by themselves */

@@ -4,8 +4,9 @@ import { milliseconds, type Duration } from './duration.ts'
 import { TokenInvalid, TokenMismatch, TokenReused, TokenValidation } from './errors.ts'
 import { HookContext, type HookRunner, type OperationName, type Revocation } from './hooks.ts'
 import { checkText, type TokenOpener } from './opener.ts'
+import type { Observers } from './observers.ts'
 import type { RegistryOptions } from './options.ts'
-import type { EndCause, EndDetail, Ending, EndReason, SessionRecord } from './record.ts'
+import type { EndCause, EndDetail, Ending, EndReason, SessionRecord, Subject } from './record.ts'
 import type { Stats } from './stats.ts'
 import type { EndedSession, RotateOutcome, TokenStore } from './store.ts'
 import { adoptedId, isAdoptable, looksLikeOurs, type OpenedToken, type TokenMint } from './token.ts'
@@ -69,6 +70,7 @@ export interface Core {
   readonly mint: TokenMint
   readonly options: RegistryOptions
   readonly hooks: HookRunner
+  readonly observers: Observers
   readonly opener: TokenOpener
   readonly verifier: Verifier
   readonly validate: Validator
@@ -97,11 +99,12 @@ export class Operations {
    * const { token, session } = await fastify.tokenRegistry.issue({ sub: 'alice', ttl: '12h' })
    */
   async issue (data: SessionData): Promise<IssuedToken> {
-    const context = this.#context('issue')
-    const checked = await this.#checked(data, null, context)
-    const { token, id } = this.#core.mint.mint(checked.use ?? 'session', { tenant: checked.tenant ?? '', sub: checked.sub })
-    const session = only(await this.#insert([{ record: this.#recordOf(id, checked, context, this.#core.mint.kid), data: checked }], context))
-    return { token, session }
+    return await this.#run('issue', async context => {
+      const checked = await this.#checked(data, null, context)
+      const { token, id } = this.#core.mint.mint(checked.use ?? 'session', { tenant: checked.tenant ?? '', sub: checked.sub })
+      const session = only(await this.#insert([{ record: this.#recordOf(id, checked, context, this.#core.mint.kid), data: checked }], context))
+      return { token, session }
+    })
   }
 
   /**
@@ -112,9 +115,10 @@ export class Operations {
    * @throws `FST_TOKEN_VALIDATION`, `FST_TOKEN_EXISTS`, `FST_SESSION_LIMIT`, `FST_STORE_*`, what a `preSave` hook throws
    */
   async save (token: string, data: SessionData, ttl?: Duration): Promise<SessionRecord> {
-    const context = this.#context('save')
-    const admitted = await this.#adopted(ttl === undefined ? { token, data } : { token, data, ttl }, context)
-    return only(await this.#insert([admitted], context))
+    return await this.#run('save', async context => {
+      const admitted = await this.#adopted(ttl === undefined ? { token, data } : { token, data, ttl }, context)
+      return only(await this.#insert([admitted], context))
+    })
   }
 
   /**
@@ -127,15 +131,16 @@ export class Operations {
   async saveBatch (list: readonly AdoptedToken[]): Promise<SessionRecord[]> {
     if (!Array.isArray(list) || list.length > MAX_BATCH) throw new TokenValidation(`the batch is not a list of at most ${MAX_BATCH} tokens`)
     if (list.length === 0) return []
-    const context = this.#context('save')
-    const admitted: Admitted[] = []
-    for (const [index, item] of list.entries()) {
-      admitted.push(await this.#adopted(item, context).catch((error: unknown) => {
-        if (error instanceof TokenValidation) throw new TokenValidation(`token ${index + 1} of ${list.length}: ${error.message}`)
-        throw error
-      }))
-    }
-    return await this.#insert(admitted, context)
+    return await this.#run('save', async context => {
+      const admitted: Admitted[] = []
+      for (const [index, item] of list.entries()) {
+        admitted.push(await this.#adopted(item, context).catch((error: unknown) => {
+          if (error instanceof TokenValidation) throw new TokenValidation(`token ${index + 1} of ${list.length}: ${error.message}`)
+          throw error
+        }))
+      }
+      return await this.#insert(admitted, context)
+    })
   }
 
   /**
@@ -147,9 +152,11 @@ export class Operations {
    * @throws `FST_SESSION_CONFLICT`, `FST_TOKEN_VALIDATION`, `FST_STORE_*`
    */
   async update (id: string, change: SessionChange, revision?: number): Promise<SessionRecord | null> {
-    const patch = patchOf(change)
-    if (!ID.test(id)) return null
-    return await this.#core.hooks.around({ id }, this.#context('update'), async () => await this.#core.store.update(id, patch, revision), session => session === null ? [] : [session])
+    return await this.#run('update', async context => {
+      const patch = patchOf(change)
+      if (!ID.test(id)) return null
+      return await this.#core.hooks.around({ id }, context, async () => await this.#core.store.update(id, patch, revision), session => session === null ? [] : [session])
+    })
   }
 
   /**
@@ -158,11 +165,13 @@ export class Operations {
    * @throws `FST_TOKEN_INVALID`, `FST_TOKEN_EXPIRED`, `FST_TOKEN_REVOKED`, `FST_TOKEN_REUSED`, `FST_STORE_*`, what a `preRotate` hook throws
    */
   async rotate (token: string, proof: Proof = {}): Promise<IssuedToken> {
-    checkText(token)
-    const opened = this.#core.mint.open(token)
-    if (opened === null || opened.use === 'once') throw new TokenInvalid()
-    const session = await this.#advance(opened, proof, this.#context('rotate'))
-    return { token: this.#core.mint.successor(token, session.generation, session.kid), session }
+    return await this.#run('rotate', async context => {
+      checkText(token)
+      const opened = this.#core.mint.open(token)
+      if (opened === null || opened.use === 'once') throw new TokenInvalid()
+      const session = await this.#advance(opened, proof, context)
+      return { token: this.#core.mint.successor(token, session.generation, session.kid), session }
+    })
   }
 
   /**
@@ -172,10 +181,12 @@ export class Operations {
    * @throws as `rotate`
    */
   async consume (token: string, proof: Proof = {}): Promise<SessionRecord> {
-    checkText(token)
-    const opened = looksLikeOurs(token) ? this.#core.mint.open(token) : { id: adoptedId(token), use: 'once' as const, generation: 0 }
-    if (opened?.use !== 'once' || !isAdoptable(token)) throw new TokenInvalid()
-    return await this.#advance(opened, proof, this.#context('consume'))
+    return await this.#run('consume', async context => {
+      checkText(token)
+      const opened = looksLikeOurs(token) ? this.#core.mint.open(token) : { id: adoptedId(token), use: 'once' as const, generation: 0 }
+      if (opened?.use !== 'once' || !isAdoptable(token)) throw new TokenInvalid()
+      return await this.#advance(opened, proof, context)
+    })
   }
 
   /**
@@ -184,9 +195,11 @@ export class Operations {
    * @returns false where nothing was there to end
    */
   async revoke (token: string, reason: EndReason = 'revoked', { by = null, detail }: Pick<RevokeOptions, 'by' | 'detail'> = {}): Promise<boolean> {
-    checkRevocation({ reason, by, ...detail !== undefined && { detail } })
-    const claim = await this.#core.opener.tryOpen(token)
-    return claim !== null && await this.#end(claim.id, { reason, by, ...detail !== undefined && { detail } })
+    return await this.#run('revoke', async context => {
+      checkRevocation({ reason, by, ...detail !== undefined && { detail } })
+      const claim = await this.#core.opener.tryOpen(token)
+      return claim !== null && await this.#end(claim.id, { reason, by, ...detail !== undefined && { detail } }, context)
+    })
   }
 
   /**
@@ -195,15 +208,17 @@ export class Operations {
    * @returns false where nothing was there to end, or it is not the session of the subject that is named
    */
   async revokeById (id: string, reason: EndReason = 'revoked', options: RevokeOptions = {}): Promise<boolean> {
-    const { sub, tenant = '', by = null, detail } = options
-    checkRevocation({ ...options, reason })
-    if (!ID.test(id)) return false
-    if (sub !== undefined) {
-      // Whose a session is never changes: to look first is no race.
-      const session = await this.#core.store.get(id)
-      if (session?.sub !== sub || session.tenant !== tenant) return false
-    }
-    return await this.#end(id, { reason, by, ...detail !== undefined && { detail } })
+    return await this.#run('revoke', async context => {
+      const { sub, tenant = '', by = null, detail } = options
+      checkRevocation({ ...options, reason })
+      if (!ID.test(id)) return false
+      if (sub !== undefined) {
+        // Whose a session is never changes: to look first is no race.
+        const session = await this.#core.store.get(id)
+        if (session?.sub !== sub || session.tenant !== tenant) return false
+      }
+      return await this.#end(id, { reason, by, ...detail !== undefined && { detail } }, context)
+    })
   }
 
   /**
@@ -212,26 +227,13 @@ export class Operations {
    * @returns how many sessions were ended, when they are
    */
   async revokeAll (options: RevokeAllOptions): Promise<number> {
-    const { sub, tenant = '', except = [], reason = 'revoked', by = null } = options
-    checkRevocation({ ...options, sub })
-    const context = this.#context('revokeAll')
-    const revocation: Revocation = { subject: { sub, tenant }, except, reason, by }
-    if (this.#core.hooks.has('preRevoke')) await this.#core.hooks.before('preRevoke', revocation, context)
+    return await this.#run('revokeAll', async context => {
+      const { sub, tenant = '', except = [], reason = 'revoked', by = null } = options
+      checkRevocation({ ...options, sub })
+      const revocation: Revocation = { subject: { sub, tenant }, except, reason, by }
+      if (this.#core.hooks.has('preRevoke')) await this.#core.hooks.before('preRevoke', revocation, context)
 
-    return await this.#core.hooks.around({ ...revocation }, context, async () => {
-      const cause = { reason, by, op: context.op }
-      const tell = (ended: SessionRecord[], at: number) => {
-        for (const session of ended) this.#core.hooks.tell('onEnd', session, { id: session.id, tenant, sub, ...cause, at })
-      }
-      const count = await this.#core.store.endAll({ sub, tenant, except }, cause, this.#core.hooks.has('onEnd') ? tell : undefined).catch(error => {
-        // Nobody knows which were ended: nothing is served from the cache before it was read again.
-        this.#core.verifier.invalidate('all')
-        throw error
-      })
-      if (count === 0) return 0
-      this.#core.stats.countEnded(reason, count)
-      if (this.#core.hooks.has('postRevoke')) await this.#core.hooks.after('postRevoke', { ...revocation, count }, context)
-      return count
+      return await this.#core.hooks.around({ ...revocation }, context, async () => await this.#endAll({ sub, tenant }, revocation, context))
     })
   }
 
@@ -244,9 +246,26 @@ export class Operations {
   async enforceLimits ({ allTenants = false, ...query }: EnforceQuery = {}): Promise<number> {
     const { sub, tenant = '' } = query
     checkQuery(query)
-    const context = this.#context('enforce')
     const change = { reason: 'limit', ...sub !== undefined && { subject: { tenant, sub } } }
-    return await this.#core.hooks.around(change, context, async () => await this.#enforce({ ...query, allTenants }, context))
+    return await this.#run('enforce', async context =>
+      await this.#core.hooks.around(change, context, async () => await this.#enforce({ ...query, allTenants }, context)))
+  }
+
+  async #endAll ({ sub, tenant }: Subject, revocation: Revocation, context: HookContext): Promise<number> {
+    const { except = [], reason, by } = revocation
+    const cause = { reason, by, op: context.op }
+    const tell = (ended: SessionRecord[], at: number) => {
+      for (const session of ended) this.#core.hooks.tell('onEnd', session, { id: session.id, tenant, sub, ...cause, at })
+    }
+    const count = await this.#core.store.endAll({ sub, tenant, except }, cause, this.#core.hooks.has('onEnd') ? tell : undefined).catch(error => {
+      // Nobody knows which were ended: nothing is served from the cache before it was read again.
+      this.#core.verifier.invalidate('all')
+      throw error
+    })
+    if (count === 0) return 0
+    this.#core.stats.tallies.ended.add(tenant, reason, count)
+    if (this.#core.hooks.has('postRevoke')) await this.#core.hooks.after('postRevoke', { ...revocation, count }, context)
+    return count
   }
 
   async #enforce ({ sub, tenant = '', allTenants = false }: EnforceQuery, { op }: HookContext): Promise<number> {
@@ -267,7 +286,9 @@ export class Operations {
     }
     // Who was not counted may have been the one that is too much.
     if (failed !== null) throw withDetail(failed.error, { ended })
-    for (const { ids, limit } of tooMany?.excess() ?? []) ended += await this.#endMany(ids, { reason: 'limit', by: null, detail: { limit } })
+    for (const { ids, limit } of tooMany?.excess() ?? []) {
+      for (const id of ids) ended += Number(await this.#run('revoke', async context => await this.#end(id, { reason: 'limit', by: null, detail: { limit } }, context)))
+    }
     return ended
   }
 
@@ -327,7 +348,9 @@ export class Operations {
 
   async #store (admitted: readonly Admitted[], context: HookContext): Promise<SessionRecord[]> {
     const { inserted, evicted, refused, failure } = await this.#core.admission.store(admitted, context.op)
-    this.#core.stats.issued += inserted.length
+    const { issued, limited } = this.#core.stats.tallies
+    for (const { tenant, client } of inserted) issued.add(tenant, client ?? '')
+    for (const refusal of refused) if (refusal.reason === 'limit') limited.add(refusal.tenant, refusal.limit.name)
     this.#tellEvicted(evicted)
     if (this.#core.hooks.has('postSave')) await Promise.all(inserted.map(async session => await this.#core.hooks.after('postSave', session, context)))
     if (failure !== null) throw withDetail(failure.error, { saved: inserted })
@@ -350,16 +373,16 @@ export class Operations {
   async #rotated (outcome: RotateOutcome, id: string, context: HookContext): Promise<SessionRecord> {
     switch (outcome.status) {
       case 'rotated':
-        this.#core.stats.rotated++
+        this.#core.stats.tallies.rotated.add(outcome.session.tenant, outcome.session.client ?? '')
         if (outcome.recovered) this.#core.stats.recovered++
         if (this.#core.hooks.has('postRotate')) await this.#core.hooks.after('postRotate', outcome.session, context)
         return outcome.session
       case 'repeated':
         return outcome.session
       case 'reused': {
-        this.#core.stats.reused++
-        this.#tellEnded(outcome.ended, outcome.ending)
         const [session] = outcome.ended
+        this.#core.stats.tallies.reused.add(outcome.ending.tenant, session?.client ?? '')
+        this.#tellEnded(outcome.ended, outcome.ending)
         if (session !== undefined) this.#core.hooks.tell('onReuse', session, outcome.ending)
         throw new TokenReused()
       }
@@ -370,35 +393,28 @@ export class Operations {
     }
   }
 
-  async #end (id: string, cause: Omit<EndCause, 'op'>): Promise<boolean> {
-    return await this.#endMany([id], cause) > 0
+  async #end (id: string, { reason, by, detail }: Omit<EndCause, 'op'>, context: HookContext): Promise<boolean> {
+    const revocation: Revocation = { id, reason, by }
+    const cause = { reason, by, op: context.op, ...detail !== undefined && { detail } }
+    if (this.#core.hooks.has('preRevoke')) await this.#core.hooks.before('preRevoke', revocation, context)
+    const ended = await this.#core.hooks.around({ ...revocation }, context, async () => {
+      // Where the store did not answer it may have ended the session all the same: this process no longer serves it.
+      const ended = await this.#core.store.end([id], cause).finally(() => forget(this.#core, [id]))
+      this.#tellEnded(ended, { ...cause, at: this.#core.store.now() })
+      const [session] = ended
+      if (session !== undefined && this.#core.hooks.has('postRevoke')) {
+        const { tenant, sub } = session
+        await this.#core.hooks.after('postRevoke', { ...revocation, subject: { tenant, sub }, count: 1 }, context)
+      }
+      return ended
+    }, ended => ended)
+    return ended.length > 0
   }
 
-  async #endMany (ids: readonly string[], { reason, by, detail }: Omit<EndCause, 'op'>): Promise<number> {
-    let count = 0
-    for (const id of ids) {
-      const context = this.#context('revoke')
-      const revocation: Revocation = { id, reason, by }
-      const cause = { reason, by, op: context.op, ...detail !== undefined && { detail } }
-      if (this.#core.hooks.has('preRevoke')) await this.#core.hooks.before('preRevoke', revocation, context)
-      const ended = await this.#core.hooks.around({ ...revocation }, context, async () => {
-        // Where the store did not answer it may have ended the session all the same: this process no longer serves it.
-        const ended = await this.#core.store.end([id], cause).finally(() => forget(this.#core, [id]))
-        this.#tellEnded(ended, { ...cause, at: this.#core.store.now() })
-        const [session] = ended
-        if (session !== undefined && this.#core.hooks.has('postRevoke')) {
-          const { tenant, sub } = session
-          await this.#core.hooks.after('postRevoke', { ...revocation, subject: { tenant, sub }, count: 1 }, context)
-        }
-        return ended
-      }, ended => ended)
-      count += ended.length
-    }
-    return count
-  }
-
-  #context (operation: OperationName): HookContext {
-    return new HookContext(operation, this.#core.newOp(), this.#request)
+  /** An operation, with a name of its own, and observed. */
+  #run<T> (operation: OperationName, work: (context: HookContext) => Promise<T>): Promise<T> {
+    const context = new HookContext(operation, this.#core.newOp(), this.#request)
+    return this.#core.observers.run({ layer: 'registry', name: operation, request: this.#request }, () => work(context))
   }
 
   #tellEvicted (evicted: readonly EndedSession[]): void {
@@ -425,8 +441,8 @@ export function forget ({ verifier, watches }: Pick<Core, 'verifier' | 'watches'
 
 export function tellEnded ({ hooks, stats }: Pick<Core, 'hooks' | 'stats'>, ended: readonly SessionRecord[], { reason, by, op, at, detail }: Omit<Ending, 'id' | 'tenant' | 'sub'>): void {
   for (const session of ended) {
-    stats.countEnded(reason)
     const { id, tenant, sub } = session
+    stats.tallies.ended.add(tenant, reason)
     hooks.tell('onEnd', session, { id, tenant, sub, reason, by, op, at, ...detail !== undefined && { detail } })
   }
 }

@@ -7,7 +7,9 @@ import { keyOf, type CachedToken } from './cache.ts'
 import { Denylist } from './denylist.ts'
 import { TokenValidation } from './errors.ts'
 import { HookContext, HookRunner, type HookName, type HookOptions, type Hooks } from './hooks.ts'
+import { HealthChecks } from './health-checks.ts'
 import type { SessionLifetime } from './lifetimes.ts'
+import { Observers, type Observed, type Observer } from './observers.ts'
 import { TokenOpener, type TokenType } from './opener.ts'
 import { forget, ID, Operations, tellEnded, withdraw, type Core } from './operations.ts'
 import type { RegistryOptions } from './options.ts'
@@ -32,6 +34,8 @@ export interface ListQuery extends SessionQuery {
 export class TokenRegistry extends Operations {
   readonly denylist: Denylist
   readonly stats: Stats
+  /** Whether the parts of the service work: the store, and what plugins and the service add. */
+  readonly healthChecks = new HealthChecks()
   readonly #core: Core
   readonly #store: TokenStore
   readonly #options: RegistryOptions
@@ -54,9 +58,10 @@ export class TokenRegistry extends Operations {
       store.onExpire((session, ending) => tellEnded(core, [session], ending))
     ]
     this.stats = core.stats
-    this.denylist = new Denylist(core.store, core.hooks, core.newOp)
-    this.stats.register('denylist', () => ({ ...this.denylist.stats }))
+    this.denylist = new Denylist(core.store, core.hooks, core.observers, core.newOp)
+    this.stats.register('denylist', () => this.denylist.stats)
     this.stats.register('store', () => this.#store.figures())
+    this.healthChecks.add('store', async () => await this.health())
   }
 
   /**
@@ -72,6 +77,10 @@ export class TokenRegistry extends Operations {
     return new Operations(this.#core, request)
   }
 
+  get storeName (): string {
+    return this.#store.name
+  }
+
   /** The clock that sessions live by, ms since the epoch. */
   now (): number {
     return this.#store.now()
@@ -83,7 +92,7 @@ export class TokenRegistry extends Operations {
    * @throws `FST_TOKEN_MISSING`, `FST_TOKEN_INVALID`, `FST_TOKEN_EXPIRED`, `FST_TOKEN_REVOKED`, `FST_TOKEN_REUSED`, `FST_STORE_*`
    */
   verify (token: string, proof: Proof = {}): Promise<Auth> {
-    return this.#verifier.verify(token, proof, keyOf(token))
+    return this.#verifier.verify(token, proof, keyOf(token), null)
   }
 
   /**
@@ -91,8 +100,8 @@ export class TokenRegistry extends Operations {
    *
    * @internal
    */
-  verifyPresented ({ token, key }: { token: string, key: string }, binding: string | null): Promise<Auth> {
-    return this.#verifier.verify(token, { binding }, key)
+  verifyPresented ({ token, key }: { token: string, key: string }, binding: string | null, request: FastifyRequest): Promise<Auth> {
+    return this.#verifier.verify(token, { binding }, key, request)
   }
 
   /**
@@ -117,23 +126,25 @@ export class TokenRegistry extends Operations {
 
   /** The session that a token of any use stands for; null where it is none, or no longer. */
   get (token: string): Promise<SessionRecord | null> {
-    return this.#verifier.get(token)
+    return this.#observed('get', async () => await this.#verifier.get(token))
   }
 
   /** The session of an id, of any use; null where there is none, or no longer. */
   async getById (id: string): Promise<SessionRecord | null> {
-    return ID.test(id) ? await this.#verifier.getById(id, 'get') : null
+    return await this.#observed('get', async () => ID.test(id) ? await this.#verifier.getById(id, 'get') : null)
   }
 
   /** Sessions, newest first, a page at a time. One-time tokens are not listed. */
   async list ({ limit = 100, cursor = null, ...query }: ListQuery): Promise<FoundSessions> {
-    if (!Number.isInteger(limit) || limit < 1 || limit > 500) throw new TokenValidation(`limit: is ${String(limit)}, it may be 1 to 500`)
-    return await this.#store.find(queryOf(query), { limit, cursor })
+    return await this.#observed('list', async () => {
+      if (!Number.isInteger(limit) || limit < 1 || limit > 500) throw new TokenValidation(`limit: is ${String(limit)}, it may be 1 to 500`)
+      return await this.#store.find(queryOf(query), { limit, cursor })
+    })
   }
 
   /** How many sessions there are. One-time tokens do not count. */
   async count (query: Omit<ListQuery, 'limit' | 'cursor'>): Promise<number> {
-    return await this.#store.count(queryOf(query))
+    return await this.#observed('count', async () => await this.#store.count(queryOf(query)))
   }
 
   /**
@@ -143,6 +154,10 @@ export class TokenRegistry extends Operations {
    *   `detail.differs` what
    */
   async explain (id: string, proof?: Proof): Promise<Ending | null> {
+    return await this.#observed('explain', async () => await this.#explain(id, proof))
+  }
+
+  async #explain (id: string, proof?: Proof): Promise<Ending | null> {
     if (!ID.test(id)) return null
     const ending = await this.#store.ending(id)
     if (ending !== null || proof === undefined) return ending
@@ -235,6 +250,20 @@ export class TokenRegistry extends Operations {
     this.#core.hooks.add(name, run, options)
   }
 
+  /**
+   * Lets a function run around operations and calls of the store, for metrics and traces. It calls `work` once, and gives what that gives.
+   *
+   * @param options `priority`: lower ones run around higher ones, 0 by default
+   */
+  observe (observer: Observer, { priority = 0 }: { priority?: number } = {}): void {
+    this.#core.observers.add(observer, priority)
+  }
+
+  /** Runs work of a plugin within what observes, as a layer of its own. */
+  observed<T> (observed: Observed, work: () => Promise<T>): Promise<T> {
+    return this.#core.observers.run(observed, work)
+  }
+
   /** Never rejects: a store that does not answer is `fail`. */
   async health (): Promise<StoreHealth> {
     return await this.#store.health()
@@ -247,6 +276,10 @@ export class TokenRegistry extends Operations {
     await this.#verifier.close()
     await this.#core.hooks.settled()
   }
+
+  #observed<T> (name: string, work: () => Promise<T>): Promise<T> {
+    return this.observed({ layer: 'registry', name, request: null }, work)
+  }
 }
 
 function queryOf ({ allTenants = false, ...query }: ListQuery): SessionQuery {
@@ -257,14 +290,15 @@ function queryOf ({ allTenants = false, ...query }: ListQuery): SessionQuery {
 
 function coreOf (given: TokenStore, mint: TokenMint, options: RegistryOptions & { storeTimeout: number | null }, log: (error: unknown, message: string) => void): Core {
   const hooks = new HookRunner(options.hookTimeout, log)
-  const store = options.storeTimeout === null ? given : new BoundedStore(given, options.storeTimeout, (error, operation) => hooks.tell('onError', error, { operation }))
+  const observers = new Observers()
+  const store = options.storeTimeout === null ? given : new BoundedStore(given, options.storeTimeout, observers, (error, operation) => hooks.tell('onError', error, { operation }))
   const opener = new TokenOpener(mint, options.operationTimeout)
   const stats = new Stats()
   const prefix = randomBytes(6).toString('base64url')
   let operations = 0
   const newOp = (): string => prefix + (operations++).toString(36)
-  const verifier = new Verifier(store, opener, hooks, stats, { ...options, newContext: operation => new HookContext(operation, newOp(), null), log })
+  const verifier = new Verifier(store, opener, hooks, stats, { ...options, newContext: operation => new HookContext(operation, newOp(), null), observers, log })
   const admission = new Admission(store, options.hookTimeout, subject => verifier.usesOf(subject))
   const watches = new Watches(store, log)
-  return { store, mint, options, hooks, opener, stats, verifier, admission, watches, validate: validatorOf(options.validator, options.hookTimeout), newOp }
+  return { store, mint, options, hooks, observers, opener, stats, verifier, admission, watches, validate: validatorOf(options.validator, options.hookTimeout), newOp }
 }

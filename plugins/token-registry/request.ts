@@ -221,7 +221,7 @@ class Gate {
   async #authenticate (request: SessionRequest, reply: FastifyReply, policy: SessionPolicy, credentials: Credentials): Promise<Error | undefined> {
     try {
       const binding = credentials.scheme === 'dpop' ? await this.#thumbprint(request, credentials.token) : null
-      return this.#admit(request, reply, policy, await this.#verify(reply, policy, credentials, binding))
+      return this.#admit(request, reply, policy, await this.#verify(request, reply, policy, credentials, binding))
     } catch (error) {
       if (credentials.scheme === 'cookie' && isBadToken(error)) {
         this.#ended(request)
@@ -232,9 +232,9 @@ class Gate {
     }
   }
 
-  async #verify (reply: FastifyReply, policy: SessionPolicy, credentials: Credentials, binding: string | null): Promise<Auth> {
+  async #verify (request: FastifyRequest, reply: FastifyReply, policy: SessionPolicy, credentials: Credentials, binding: string | null): Promise<Auth> {
     try {
-      return await this.#registry.verifyPresented(credentials, binding)
+      return await this.#registry.verifyPresented(credentials, binding, request)
     } catch (error) {
       const serveCachedFor = policy.serveCachedFor ?? this.#options.serveCachedFor
       const stale = serveCachedFor > 0 && isStoreDown(error) ? this.#registry.stale(credentials.key, serveCachedFor) : undefined

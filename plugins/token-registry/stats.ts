@@ -1,19 +1,26 @@
-/** Reasons that are told apart: services name their own, and may not know how many. */
-const MAX_REASONS = 100
+import { Tally } from './tally.ts'
 
 export type Figures = Record<string, number>
 
+/** Names of tenants, clients, reasons and limits, of each that are told apart; the rest counts as `other`. */
+const MAX_NAMES = 100
+
 /** What the registry did since it was made, and what other plugins add: read by metrics and health, at no cost in between. */
 export class Stats {
-  issued = 0
-  rotated = 0
+  /** What happened to sessions and one-time tokens, by whose they are. */
+  readonly tallies = {
+    issued: new Tally(['tenant', 'client'], MAX_NAMES),
+    rotated: new Tally(['tenant', 'client'], MAX_NAMES),
+    reused: new Tally(['tenant', 'client'], MAX_NAMES),
+    ended: new Tally(['tenant', 'reason'], MAX_NAMES),
+    /** What limits refused. */
+    limited: new Tally(['tenant', 'limit'], MAX_NAMES)
+  } as const
+
   /** rotations that the store had lost and a token proved */
   recovered = 0
-  reused = 0
   /** requests served from the cache while the store was down */
   servedStale = 0
-  /** by reason; `other` for those after the first hundred */
-  readonly ended = new Map<string, number>()
   readonly #sources = new Map<string, () => Figures>()
 
   /** @throws {TypeError} where the name is taken */
@@ -24,14 +31,12 @@ export class Stats {
 
   /** All figures, by source. */
   read (): Record<string, Figures> {
-    const { issued, rotated, recovered, reused, servedStale } = this
-    const figures: Record<string, Figures> = { sessions: { issued, rotated, recovered, reused, servedStale }, ended: Object.fromEntries(this.ended) }
+    const { tallies: { issued, rotated, reused, ended }, recovered, servedStale } = this
+    const figures: Record<string, Figures> = {
+      sessions: { issued: issued.total, rotated: rotated.total, recovered, reused: reused.total, servedStale },
+      ended: ended.by('reason')
+    }
     for (const [name, read] of this.#sources) figures[name] = read()
     return figures
-  }
-
-  countEnded (reason: string, count = 1): void {
-    const name = this.ended.has(reason) || this.ended.size < MAX_REASONS ? reason : 'other'
-    this.ended.set(name, (this.ended.get(name) ?? 0) + count)
   }
 }

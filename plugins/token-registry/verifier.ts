@@ -1,9 +1,11 @@
+import type { FastifyRequest } from 'fastify'
 import { authFrom, type Auth } from './auth.ts'
 import { SessionCache, type CachedToken, type Read } from './cache.ts'
 import { isThenable } from './deadline.ts'
 import { TokenExpired, TokenInvalid, TokenMismatch, TokenReused, TokenRevoked } from './errors.ts'
 import type { HookContext, HookRunner } from './hooks.ts'
 import { LastUse } from './last-use.ts'
+import type { Observers } from './observers.ts'
 import type { Ending, SessionRecord, Subject } from './record.ts'
 import { authenticates, provesUntil, type Claim, type TokenOpener } from './opener.ts'
 import type { Stats } from './stats.ts'
@@ -22,6 +24,7 @@ export interface VerifierOptions {
   /** ms */
   reuseWindow: number
   newContext: (operation: HookContext['operation']) => HookContext
+  observers: Observers
   log: (error: unknown, message: string) => void
 }
 
@@ -49,7 +52,7 @@ export class Verifier {
     this.#cache = new SessionCache(store, options.cache.max, options.cache.maxStaleness)
     // A use that could not be written is noted again by the next one.
     this.#lastUse = new LastUse(async uses => await store.touch(uses).catch(error => options.log(error, 'last uses were not written')))
-    stats.register('cache', () => ({ ...this.#cache.stats, tokens: this.#cache.size }))
+    stats.register('cache', () => ({ ...this.#cache.stats, tokens: this.#cache.size, staleness: store.staleness }))
   }
 
   /** From now on each use counts, and `usesOf` knows. */
@@ -83,10 +86,11 @@ export class Verifier {
   }
 
   /** @param key of the token, as `keyOf` makes it */
-  async verify (token: string, proof: Proof, key: string): Promise<Auth> {
-    const cached = this.#cache.lookup(key) ?? await this.#read(token, key)
-    const differs = differenceOf(proof, cached.auth.session)
-    if (differs !== null) throw new TokenInvalid({ cause: new TokenMismatch(differs) })
+  async verify (token: string, proof: Proof, key: string, request: FastifyRequest | null): Promise<Auth> {
+    const known = this.#cache.lookup(key)
+    const cached = known === undefined
+      ? await this.#options.observers.run({ layer: 'registry', name: 'verify', request }, async () => matching(proof, await this.#read(token, key)))
+      : matching(proof, known)
     this.#noteUse(cached)
     return cached.auth
   }
@@ -152,6 +156,12 @@ export class Verifier {
     // An idle timeout counts from the very last use, and a binding is proved each time: those are never fresh.
     this.#cache.used(cached, now, session.idleTimeout === null && session.binding === null ? now + this.#notedFor : -Infinity)
   }
+}
+
+function matching (proof: Proof, cached: CachedToken): CachedToken {
+  const differs = differenceOf(proof, cached.auth.session)
+  if (differs !== null) throw new TokenInvalid({ cause: new TokenMismatch(differs) })
+  return cached
 }
 
 /** What of a proof is not what the session is bound to. */

@@ -181,10 +181,15 @@ t.test('what a sink that is required does not take is not done either', async t 
     while (registry.stats.read()['audit']?.['copiesWaiting'] !== 0) await new Promise(resolve => setTimeout(resolve, 10))
     await registry.revokeAll({ sub: 'nobody' })
   }
+  t.match(await registry.healthChecks.read(), { audit: { status: 'ok', required: true } })
   state.mode = 'fails'
   const refused = await Promise.allSettled(Array.from({ length: 10 }, async () => await audit.record({ type: 'test' })))
   t.ok(refused.every(({ status }) => status === 'rejected'), 'too many that wait are refused at once')
   t.match(registry.stats.read()['audit'], { copiesWaiting: 5 })
+  const health = async (): Promise<unknown> => (await registry.healthChecks.read())['audit']
+  let told = await health()
+  for (; Object(told).status === 'ok'; told = await health()) await new Promise(resolve => setTimeout(resolve, 50))
+  t.match(told, { status: 'fail', detail: /^entries wait since \d+ ms$/ }, 'health tells that the copies wait')
   await app.close()
 
   const easy = await audited(t, { copies: [sink], guarantee: 'best-effort', timeout: 200 })
@@ -250,9 +255,26 @@ t.test('what nobody waits for any more does not pile up, and is not stored later
   app.audit.note({ type: 'patient' })
   for (let i = 0; i < 30; i++) await Promise.allSettled(Array.from({ length: 15 }, async () => await app.audit.record({ type: 'given up' })))
   t.match(app.audit.figures, { waiting: 1, dropped: 0 })
+  t.match(await app.tokenRegistry.healthChecks.read(), { audit: { status: 'fail' } })
   state.mode = 'well'
   await app.audit.flush()
   t.same((await entriesOf(app)).map(({ type }) => type), ['audit.start', 'patient'])
+})
+
+t.test('health tells when entries wait, before operations fail of it', async t => {
+  const { ledger, state } = fragileLedger()
+  const app = await audited(t, { ledger, guarantee: 'best-effort' })
+  const health = async () => (await app.tokenRegistry.healthChecks.read())['audit']
+  t.match(await health(), { status: 'ok', required: false })
+  state.mode = 'fails'
+  app.audit.note({ type: 'patient' })
+  let told = await health()
+  for (; told?.status === 'ok'; told = await health()) await new Promise(resolve => setTimeout(resolve, 50))
+  t.match(told, { status: 'degraded', detail: /^entries wait since/ })
+  t.ok(Number(app.audit.figures['lag']) >= 1000)
+  state.mode = 'well'
+  await app.audit.flush()
+  t.equal(app.audit.figures['lag'], 0)
 })
 
 t.test('a key that cannot be opened stops what is recorded of its owner, and nothing else', async t => {

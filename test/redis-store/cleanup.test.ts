@@ -129,6 +129,8 @@ t.test('one instance at a time goes through, and all together no more often than
   const passes = sum(stores, 'cleanups')
   t.ok(performance.now() - began >= (passes - 1) * 50)
   t.equal(first.figures()['cleanups'], 0, 'one that is told never to does not')
+  t.ok(stores.some(store => store.figures()['sessions'] === 3000), 'who went through last knows how many live')
+  t.notOk('sessions' in first.figures())
 
   await flush()
   const scans = seen.filter(({ name }) => name === 'scan')

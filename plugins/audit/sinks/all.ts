@@ -38,6 +38,11 @@ export class AllCopies {
     return copied && within(copied, Math.max(1, late - performance.now()), () => new LedgerUnavailable('a copy that is required was not written in time'))
   }
 
+  /** ms that those that are required lag behind */
+  get lag (): number {
+    return Math.max(0, ...this.#copies.filter(({ required }) => required).map(({ lag }) => lag))
+  }
+
   get figures () {
     const sum = (name: 'dropped' | 'waiting' | 'failures'): number => this.#copies.reduce((total, { figures }) => total + figures[name], 0)
     return { copiesWaiting: sum('waiting'), copiesDropped: sum('dropped'), copiesFailed: sum('failures') }

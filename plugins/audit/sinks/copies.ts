@@ -26,6 +26,8 @@ export class Copies {
   /** Who waits, by the last of their entries. */
   readonly #waiting = new Map<StoredEntry, () => void>()
   #writing: Promise<void> | null = null
+  /** When the sink last took something, or had nothing to take. */
+  #tookAt = performance.now()
   readonly figures = { written: 0, dropped: 0, failures: 0, waiting: 0 }
 
   constructor (sink: Sink, options: CopyOptions) {
@@ -38,11 +40,17 @@ export class Copies {
     return this.#sink.required === true
   }
 
+  /** ms since the sink last took something, where copies wait for it */
+  get lag (): number {
+    return this.#queue.length === 0 ? 0 : performance.now() - this.#tookAt
+  }
+
   /**
    * @returns when the sink has them
    * @throws {LedgerUnavailable} where some were left out
    */
   add (entries: readonly StoredEntry[]): Promise<void> {
+    if (this.#queue.length === 0) this.#tookAt = performance.now()
     const taken = entries.slice(0, Math.max(0, this.#options.maxQueue - this.#queue.length))
     this.#queue.push(...taken)
     this.figures.dropped += entries.length - taken.length
@@ -71,6 +79,7 @@ export class Copies {
       try {
         await this.#soon(this.#sink.write(group))
         this.#queue = this.#queue.slice(group.length)
+        this.#tookAt = performance.now()
         for (const entry of group) {
           this.#waiting.get(entry)?.()
           this.#waiting.delete(entry)

@@ -41,7 +41,7 @@ export class MemoryStore implements TokenStore {
   readonly #bornAt: number
   #sweepTimer: NodeJS.Timeout
   #sequence = 0
-  /** How many live. */
+  /** How many sessions live: one-time tokens are none. */
   #size = 0
   /** How many went by their deadline. */
   #expired = 0
@@ -338,9 +338,11 @@ export class MemoryStore implements TokenStore {
     this.#sessions.set(entry.id, entry)
     this.#subjects.set(subject.key, subject)
     subject.entries.add(entry)
-    if (entry.use !== 'once') subject.ledgers?.get('')?.add(entry)
+    if (entry.use !== 'once') {
+      subject.ledgers?.get('')?.add(entry)
+      this.#size++
+    }
     this.#list(entry, entry.groups)
-    this.#size++
     return entry
   }
 
@@ -446,7 +448,7 @@ export class MemoryStore implements TokenStore {
     subject.ledgers?.get('')?.delete(entry)
     this.#unlist(entry, entry.groups)
     if (subject.entries.size === 0) this.#subjects.delete(subject.key)
-    this.#size--
+    if (entry.use !== 'once') this.#size--
     entry.ended = ended
     return entry as EndedEntry // from here on
   }

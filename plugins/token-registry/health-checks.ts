@@ -1,0 +1,88 @@
+import { within } from './deadline.ts'
+import { TokenOptions } from './errors.ts'
+
+/** ms that what a part said is said again, however many ask. */
+const FRESH = 1000
+/** ms that a part may take */
+const TIMEOUT = 500
+
+/** `degraded`: it works, not as it should. */
+export type HealthStatus = 'ok' | 'degraded' | 'fail'
+
+export interface Health {
+  status: HealthStatus
+  /** For operators: nothing that only callers may know. */
+  detail?: string
+}
+
+export interface HealthCheckOptions {
+  /** Whether nothing can be served without it, true by default. */
+  required?: boolean
+  /** ms that it may take, 500 by default; past it is `fail` */
+  timeout?: number
+}
+
+export interface CheckedHealth extends Health {
+  required: boolean
+  /** ms that the check took */
+  latency: number
+}
+
+interface Check {
+  run: () => Health | PromiseLike<Health>
+  required: boolean
+  timeout: number
+  last: { at: number, health: Promise<CheckedHealth> } | null
+  /** What does not answer is not asked again meanwhile. */
+  underWay: Promise<Health> | null
+}
+
+/** Whether the parts of a service work, by name: asked once a second at most, and each within its time. */
+export class HealthChecks {
+  readonly #checks = new Map<string, Check>()
+
+  /**
+   * Adds a part.
+   *
+   * @param name lower-case letters, digits, `-` or `_`
+   * @param run throws, or tells `fail`, where the part does not work
+   * @throws {TokenOptions} where the name is taken, or none
+   */
+  add (name: string, run: Check['run'], { required = true, timeout = TIMEOUT }: HealthCheckOptions = {}): void {
+    if (!/^[a-z][a-z0-9_-]{0,31}$/.test(name)) throw new TokenOptions(`the health check ${JSON.stringify(name)} is not named by lower-case letters, digits, - or _`)
+    if (this.#checks.has(name)) throw new TokenOptions(`there is a health check named ${name} already`)
+    this.#checks.set(name, { run, required, timeout, last: null, underWay: null })
+  }
+
+  /** What all parts say, at most a second ago. Never rejects. */
+  async read (): Promise<Record<string, CheckedHealth>> {
+    return Object.fromEntries(await Promise.all([...this.#checks].map(async ([name, check]) => [name, await latest(check)] as const)))
+  }
+}
+
+function latest (check: Check): Promise<CheckedHealth> {
+  const now = performance.now()
+  if (check.last === null || now - check.last.at > FRESH) check.last = { at: now, health: ask(check) }
+  return check.last.health
+}
+
+async function ask (check: Check): Promise<CheckedHealth> {
+  const { required, timeout } = check
+  const began = performance.now()
+  check.underWay ??= answerOf(check).finally(() => { check.underWay = null })
+  const health = await within(check.underWay, timeout, () => new Error(`no answer within ${timeout} ms`)).catch(failed)
+  return { ...health, required, latency: performance.now() - began }
+}
+
+async function answerOf ({ run }: Check): Promise<Health> {
+  try {
+    const { status, detail } = await run()
+    return { status, ...detail !== undefined && { detail } }
+  } catch (error) {
+    return failed(error)
+  }
+}
+
+function failed (error: unknown): Health {
+  return { status: 'fail', detail: error instanceof Error ? error.message : 'what was thrown is no error' }
+}
