@@ -4,6 +4,7 @@ import jwt from '@fastify/jwt'
 import session from '@fastify/session'
 import type { FastifyInstance } from 'fastify'
 import tokenRegistry, { type TokenRegistryOptions } from 'fastify-token-registry'
+import metrics from 'fastify-token-registry/metrics'
 import redisStore from 'fastify-token-registry/redis-store'
 import sessionJwt from 'fastify-token-registry/session-jwt'
 import { Redis } from 'ioredis'
@@ -92,12 +93,13 @@ async function openSessions (app: FastifyInstance, subjects: readonly string[], 
   return credentials
 }
 
-function sessionToken (title: string, options: Omit<TokenRegistryOptions, 'secret'>): Variant {
+function sessionToken (title: string, options: Omit<TokenRegistryOptions, 'secret'>, more: (app: FastifyInstance) => Promise<unknown> = async () => {}): Variant {
   return {
     title,
     guarded: true,
     async open (app, subjects) {
       await app.register(tokenRegistry, { secret, ...options })
+      await more(app)
       app.get('/me', { schema, config: { session: true } }, async request => ({ sub: request.requireAuth().session.sub }))
       await app.ready()
       return await inParts(subjects, async sub => await app.tokenRegistry.issue({ sub }))
@@ -145,6 +147,7 @@ export const variants: Readonly<Record<string, Variant>> = {
   jwt: fastifyJwt,
   session: fastifySession,
   'token-hit': sessionToken('session token, cache hit', {}),
+  'token-metrics': sessionToken('session token, cache hit, with metrics', {}, async app => await app.register(metrics)),
   'token-miss': sessionToken('session token, cache miss', { cache: false }),
   'access-hit': accessToken('JWT of a session, cache hit', {}),
   'access-miss': accessToken('JWT of a session, cache miss', { cache: false }),

@@ -376,3 +376,13 @@ t.test('audit', async t => {
   t.match(await verify(receipt), { ok: true, entry: { type: 'session.end', reason: 'revoked' } })
   t.match(await verify(receipt.replace('revoked', 'expired')), { ok: false })
 })
+
+t.test('metrics', async t => {
+  const { app } = await example(t, () => import('../examples/metrics.ts'))
+  t.equal((await app.inject('/metrics')).statusCode, 401)
+  const token = await tokenFrom(app)
+  await app.inject({ method: 'POST', url: '/orders', headers: bearer(token) })
+  await app.tokenRegistry.revoke(token, 'fraud')
+  const { text } = await app.metrics.scrape()
+  for (const line of ['orders_total{region="eu"} 1', /_sessions_ended_total\{tenant="",reason="fraud",region="eu"\} 1/, /_health_status\{check="warehouse",status="ok",region="eu"\} 1/]) t.match(text, line)
+})

@@ -32,18 +32,31 @@ export const redis: Service = {
   programs: ['redis-server'],
   folders: ['/usr/bin', '/usr/local/bin', '/opt/homebrew/bin', ...versions('/opt/homebrew/opt', 'bin', 'redis'), ...versions('/usr/local/opt', 'bin', 'redis')],
   // Tests start their own servers: the package shall start none, neither now nor with the machine.
-  install: `
+  install: quietly('redis-server', 'redis-server')
+}
+
+export const prometheus: Service = {
+  name: 'Prometheus',
+  programs: ['prometheus', 'promtool'],
+  folders: ['/usr/bin', '/usr/local/bin', '/opt/homebrew/bin'],
+  // Tests start their own servers: the package shall start none, neither now nor with the machine.
+  install: quietly('prometheus', 'prometheus')
+}
+
+export const services: readonly Service[] = [postgresql, redis, prometheus]
+
+/** Installs a package whose service starts neither now nor with the machine. */
+function quietly (name: string, service: string): string {
+  return `
     policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then
       trap "rm $policy" EXIT
       printf '#!/bin/sh\\nexit 101\\n' > $policy
       chmod +x $policy
     fi
-    apt-get install -y --no-install-recommends redis-server
-    update-rc.d redis-server disable`
+    apt-get install -y --no-install-recommends ${name}
+    if command -v update-rc.d > /dev/null; then update-rc.d ${service} disable; fi`
 }
-
-export const services: readonly Service[] = [postgresql, redis]
 
 /** The folder of a service's programs, or null where it is not installed. */
 export function find ({ programs, folders }: Service): string | null {

@@ -1,0 +1,46 @@
+import { prometheusContentType } from 'prom-client'
+import type { Observer, TokenRegistry } from '../token-registry/index.ts'
+import { asPlainText, takesOpenMetrics, withNaN } from './exposition.ts'
+import { HttpMetrics } from './http.ts'
+import { operationObserver } from './operations.ts'
+import type { ResolvedOptions } from './options.ts'
+import { processMetrics } from './process.ts'
+import { isOpenMetrics, type MetricsRegister } from './register.ts'
+import { scrapeRegistry } from './scraped.ts'
+import type { TraceOf } from './traces.ts'
+
+export interface Scrape {
+  contentType: string
+  text: string
+}
+
+/** What a service measures, for Prometheus. */
+export class Metrics {
+  /** Services add their own metrics to it. */
+  readonly register: MetricsRegister
+  /** @internal */
+  readonly observer: Observer
+  /** @internal */
+  readonly http: HttpMetrics | null
+
+  constructor (registry: TokenRegistry, options: ResolvedOptions, traceOf: TraceOf | null) {
+    const { register, namePrefix, labels, buckets, http, process } = options
+    this.register = register
+    if (Object.keys(labels).length > 0) register.setDefaultLabels({ ...labels })
+    scrapeRegistry(registry, register, options)
+    this.observer = operationObserver(register, { namePrefix, buckets: buckets.operation, traceOf, store: registry.storeName })
+    this.http = http ? new HttpMetrics(register, buckets.http, traceOf) : null
+    if (process) for (const metric of processMetrics()) register.registerMetric(metric)
+  }
+
+  /**
+   * All metrics as they are now.
+   *
+   * @param accept the header of who scrapes: OpenMetrics where it is taken, else the text format 0.0.4 of Prometheus
+   */
+  async scrape (accept?: string): Promise<Scrape> {
+    const text = withNaN(await this.register.metrics())
+    if (!isOpenMetrics(this.register) || takesOpenMetrics(accept)) return { contentType: this.register.contentType, text }
+    return { contentType: prometheusContentType, text: asPlainText(text) }
+  }
+}

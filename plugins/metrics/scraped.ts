@@ -1,0 +1,139 @@
+import { Counter, Gauge } from 'prom-client'
+import type { TokenRegistry } from '../token-registry/index.ts'
+import { families, OTHER, reasons, type Family } from './families.ts'
+import { add, type MetricsRegister } from './register.ts'
+
+/** Figures of sources that are not known here. */
+const MAX_UNKNOWN = 100
+
+export interface ScrapedOptions {
+  namePrefix: string
+  maxTenants: number
+  maxClients: number
+  /** Besides the registry's own. */
+  reasons: readonly string[]
+}
+
+/** Adds what is counted elsewhere, and read when somebody scrapes: between scrapes it costs nothing. */
+export function scrapeRegistry (registry: TokenRegistry, register: MetricsRegister, options: ScrapedOptions): void {
+  new Scraped(registry, register, options).read()
+}
+
+class Scraped {
+  readonly #registry: TokenRegistry
+  readonly #register: MetricsRegister
+  readonly #prefix: string
+  /** By source and figure. */
+  readonly #figures = new Map<string, (value: number | undefined) => void>()
+  readonly #tallies: ReadonlyArray<() => void>
+  #unknown = 0
+
+  constructor (registry: TokenRegistry, register: MetricsRegister, options: ScrapedOptions) {
+    this.#registry = registry
+    this.#register = register
+    this.#prefix = options.namePrefix
+    // The first one of all: prom-client asks it before it reads others.
+    this.#gauge({ name: 'info', help: 'Which store the registry has.' }, ['store'], () => this.read()).set({ store: registry.storeName }, 1)
+    this.#addHealth()
+    this.#tallies = this.#addTallies(options)
+  }
+
+  #addHealth (): void {
+    const { healthChecks } = this.#registry
+    const statuses = ['ok', 'degraded', 'fail'] as const
+    // Asked once a second at most, each part within its time.
+    const gauge = this.#gauge({ name: 'health_status', help: '1 for the status that a part has.' }, ['check', 'status'], async () => {
+      for (const [check, { status }] of Object.entries(await healthChecks.read())) for (const each of statuses) gauge.set({ check, status: each }, Number(each === status))
+    })
+  }
+
+  #addTallies ({ maxTenants, maxClients, reasons: own }: ScrapedOptions): Array<() => void> {
+    const { issued, rotated, reused, ended, limited } = this.#registry.stats.tallies
+    const [tenants, clients] = [new FirstNames(maxTenants), new FirstNames(maxClients)]
+    const known = new Set([...reasons, ...own])
+    const counted = (name: string, help: string, labels: readonly string[]): Counter => this.#counter({ name, help }, labels)
+
+    const sessions = counted('sessions_issued_total', 'Sessions and one-time tokens that were issued.', ['tenant', 'client'])
+    const rotations = counted('session_rotations_total', 'Tokens that were replaced by their successor, or consumed.', ['tenant'])
+    const reuses = counted('session_reuses_total', 'Tokens that were presented again and ended their session.', ['tenant'])
+    const endings = counted('sessions_ended_total', 'Sessions that ended, as far as this process noticed.', ['tenant', 'reason'])
+    const refusals = counted('session_limit_refusals_total', 'Sessions that a limit refused.', ['tenant', 'limit'])
+    return [
+      () => refill(sessions, issued.entries(), (tenant, client) => ({ tenant: tenants.of(tenant), client: clients.of(client) }), [{ tenant: '', client: '' }]),
+      () => refill(rotations, rotated.entries(), tenant => ({ tenant: tenants.of(tenant) }), [{ tenant: '' }]),
+      () => refill(reuses, reused.entries(), tenant => ({ tenant: tenants.of(tenant) }), [{ tenant: '' }]),
+      () => refill(endings, ended.entries(), (tenant, reason) => ({ tenant: tenants.of(tenant), reason: known.has(reason) ? reason : OTHER }), reasons.map(reason => ({ tenant: '', reason }))),
+      () => refill(refusals, limited.entries(), (tenant, limit) => ({ tenant: tenants.of(tenant), limit }), [])
+    ]
+  }
+
+  read (): void {
+    for (const refill of this.#tallies) refill()
+    const seen = new Set<string>()
+    for (const [source, figures] of Object.entries(this.#registry.stats.read())) {
+      if (source === 'ended') continue
+      for (const [figure, value] of Object.entries(figures)) {
+        const key = `${source} ${figure}`
+        seen.add(key)
+        const set = this.#figures.get(key) ?? this.#addFigure(source, figure, key)
+        set(value)
+      }
+    }
+    // What nobody knows any more is told no longer.
+    for (const [key, set] of this.#figures) if (!seen.has(key)) set(undefined)
+  }
+
+  #addFigure (source: string, figure: string, key: string): (value: number | undefined) => void {
+    const known = families[source]?.[figure]
+    const set = known === null ? () => {} : known === undefined ? this.#addUnknown(source, figure) : this.#addKnown(known)
+    this.#figures.set(key, set)
+    return set
+  }
+
+  #addKnown (family: Family): (value: number | undefined) => void {
+    const { type, scale = 1 } = family
+    const metric = type === 'counter' ? this.#counter(family, []) : this.#gauge(family, [])
+    return value => {
+      metric.reset()
+      if (value === undefined) metric.remove()
+      else metric.inc(value * scale)
+    }
+  }
+
+  /** Plugins of others: what they count is not known here. */
+  #addUnknown (source: string, figure: string): (value: number | undefined) => void {
+    if (++this.#unknown > MAX_UNKNOWN) return () => {}
+    const name = `${source}_${figure}`.replace(/[A-Z]/g, letter => `_${letter.toLowerCase()}`).replace(/[^a-zA-Z0-9_]/g, '_')
+    return this.#addKnown({ name, help: 'A figure that a plugin adds to the registry.', type: 'gauge' })
+  }
+
+  #counter ({ name, help }: Pick<Family, 'name' | 'help'>, labelNames: readonly string[]): Counter {
+    return add(this.#register, this.#prefix + name, name => new Counter({ name, help, labelNames, registers: [this.#register] }))
+  }
+
+  #gauge ({ name, help }: Pick<Family, 'name' | 'help'>, labelNames: readonly string[], collect?: () => void | Promise<void>): Gauge {
+    return add(this.#register, this.#prefix + name, name => new Gauge({ name, help, labelNames, registers: [this.#register], ...collect !== undefined && { collect } }))
+  }
+}
+
+/** Names in the order in which they came: those after the first few are `other`. */
+class FirstNames {
+  readonly #max: number
+  readonly #known = new Set([''])
+
+  constructor (max: number) {
+    this.#max = max + 1
+  }
+
+  of (name: string): string {
+    if (this.#known.size < this.#max) this.#known.add(name)
+    return this.#known.has(name) ? name : OTHER
+  }
+}
+
+/** @param zeros series that are there before anything happened, so that the first time shows */
+function refill (counter: Counter, entries: Iterable<readonly [string, string, number]>, labelsOf: (first: string, second: string) => Record<string, string>, zeros: ReadonlyArray<Record<string, string>>): void {
+  counter.reset()
+  for (const labels of zeros) counter.inc(labels, 0)
+  for (const [first, second, count] of entries) counter.inc(labelsOf(first, second), count)
+}
