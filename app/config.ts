@@ -4,7 +4,7 @@ import { parseEnv } from 'node:util'
 import createError from '@fastify/error'
 import { envSchema } from 'env-schema'
 import type { JwtKey } from 'fastify-token-registry/session-jwt'
-import { baseUrl, delay, origins, pageUrl, privateKey, publicKeys, rateLimit, secrets, sessionLimit, signingKeys, trustedProxies, webhookUrl, type RateLimit } from './config/values.ts'
+import { baseUrl, delay, networks, operatorTokens, origins, pageUrl, privateKey, publicKeys, rateLimit, secrets, sessionLimit, signingKeys, trustedProxies, webhookUrl, type RateLimit } from './config/values.ts'
 import { redisUrl, type RedisPlace } from './config/redis-url.ts'
 import { aSecret, formats, variables, type Variables } from './config/variables.ts'
 
@@ -54,6 +54,12 @@ export interface Config {
     /** How the paths of files with copies begin. */
     readonly copy: string | null
   }
+  /** Who reads metrics, and where. All null: whoever has a generated token; nobody, in production. */
+  readonly metrics: {
+    readonly tokens: readonly string[] | null
+    readonly allow: readonly string[] | null
+    readonly port: number | null
+  }
   readonly webhook: { readonly url: string, readonly secret: string } | null
   readonly shutdownDelayMs: number
   readonly logLevel: Variables['LOG_LEVEL']
@@ -100,6 +106,7 @@ export function loadConfig (env: Environment): Config {
     rateLimits: { global: rateLimit(values.RATE_LIMIT_GLOBAL), auth: rateLimit(values.RATE_LIMIT_AUTH) },
     sessionLimits: { perUser: sessionLimit(values.SESSION_LIMIT), perDevice: sessionLimit(values.SESSION_LIMIT_DEVICE), onExceed: values.SESSION_LIMIT_STRATEGY },
     audit: audit(values),
+    metrics: metrics(values),
     webhook: webhook(values),
     shutdownDelayMs: delay(values.SHUTDOWN_DELAY),
     logLevel: values.LOG_LEVEL
@@ -122,6 +129,10 @@ function audit (values: Variables): Config['audit'] {
     anchor: { file: file === undefined ? null : resolve(file), url: url ?? null },
     copy: copy === undefined ? null : resolve(copy)
   }
+}
+
+function metrics ({ METRICS_TOKEN: tokens, METRICS_ALLOW: allow, METRICS_PORT: port }: Variables): Config['metrics'] {
+  return { tokens: tokens === undefined ? null : operatorTokens(tokens), allow: allow === undefined ? null : networks(allow), port: port ?? null }
 }
 
 function webhook ({ NOTIFY_WEBHOOK_URL: url, NOTIFY_WEBHOOK_SECRET: secret }: Variables): Config['webhook'] {

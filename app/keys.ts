@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { link, mkdir, open, unlink, type FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import createError from '@fastify/error'
+import type { OperatorOptions } from 'fastify-token-registry'
 import type { JwtKey } from 'fastify-token-registry/session-jwt'
 import type { Config } from './config.ts'
 
@@ -13,6 +14,8 @@ export interface Keys {
   /** The first signs, all verify. */
   readonly tokenSecrets: readonly string[]
   readonly jwtKey: JwtKey
+  /** Who reads metrics and the details of health; without any, nobody does. */
+  readonly operators: OperatorOptions
   /** The variables that would replace what was generated. */
   readonly generated: readonly string[]
 }
@@ -24,12 +27,18 @@ export interface Keys {
  *
  * @throws {KeyFileInvalid} where a kept key was cut short, changed, or can be read by others
  */
-export async function loadKeys ({ dataDir, tokenSecrets, jwtKey }: Pick<Config, 'dataDir' | 'tokenSecrets' | 'jwtKey'>): Promise<Keys> {
+export async function loadKeys ({ dataDir, tokenSecrets, jwtKey, metrics, production }: Pick<Config, 'dataDir' | 'tokenSecrets' | 'jwtKey' | 'metrics' | 'production'>): Promise<Keys> {
   return {
     tokenSecrets: await loadTokenSecrets({ dataDir, tokenSecrets }),
     jwtKey: jwtKey ?? { secret: await keptKey(keyFile({ dataDir }, 'jwt-secret')) },
+    operators: await loadOperators({ dataDir, metrics, production }),
     generated: [...tokenSecrets === null ? ['TOKEN_SECRET'] : [], ...jwtKey === null ? ['JWT_SECRET'] : []]
   }
+}
+
+async function loadOperators ({ dataDir, metrics: { tokens, allow, port }, production }: Pick<Config, 'dataDir' | 'metrics' | 'production'>): Promise<OperatorOptions> {
+  if (tokens === null && allow === null && port === null && !production) return { token: await keptKey(keyFile({ dataDir }, 'metrics-token')) }
+  return { ...tokens !== null && { token: tokens }, ...allow !== null && { allow } }
 }
 
 /** The first of these keys alone, likewise. */
@@ -38,7 +47,7 @@ export async function loadTokenSecrets ({ dataDir, tokenSecrets }: Pick<Config, 
 }
 
 /** Where a generated key is kept. */
-export function keyFile ({ dataDir }: Pick<Config, 'dataDir'>, name: 'token-secret' | 'jwt-secret'): string {
+export function keyFile ({ dataDir }: Pick<Config, 'dataDir'>, name: 'token-secret' | 'jwt-secret' | 'metrics-token'): string {
   return join(dataDir, `${name}.key`)
 }
 

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import closeWithGrace from 'close-with-grace'
 import { environment, loadConfig, type Config } from './config.ts'
 import { createServer, type Server } from './server.ts'
@@ -15,7 +14,7 @@ try {
   process.exitCode = 1
 }
 
-async function listen ({ app, drain }: Server, { host, port, shutdownDelayMs }: Config): Promise<void> {
+async function listen ({ app }: Server, { host, port, shutdownDelayMs }: Config): Promise<void> {
   try {
     const address = await app.listen({ host, port })
     app.log.info({ address, docs: `${address}/docs` }, 'listening')
@@ -25,10 +24,12 @@ async function listen ({ app, drain }: Server, { host, port, shutdownDelayMs }: 
   }
 
   closeWithGrace({ delay: shutdownDelayMs + CLOSE_WITHIN, logger: app.log }, async ({ signal, err }) => {
-    if (err !== undefined) app.log.fatal({ err }, 'the server fails, and closes')
-    else app.log.info({ signal }, 'closing')
-    drain()
-    if (err === undefined) await sleep(shutdownDelayMs)
-    await app.close()
+    if (err === undefined) {
+      app.log.info({ signal }, 'closing')
+      await app.health.drain()
+    } else {
+      app.log.fatal({ err }, 'the server fails, and closes')
+      await app.close()
+    }
   })
 }

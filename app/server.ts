@@ -4,6 +4,8 @@ import fastifyJwt from '@fastify/jwt'
 import Fastify, { type FastifyInstance } from 'fastify'
 import audit, { auditRoutes } from 'fastify-token-registry/audit'
 import tokenRegistry, { type MemoryStoreOptions, memoryStore } from 'fastify-token-registry'
+import health, { healthRoutes } from 'fastify-token-registry/health'
+import metrics, { metricsRoutes } from 'fastify-token-registry/metrics'
 import redisStore, { StoreAbsent } from 'fastify-token-registry/redis-store'
 import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
 import sessionLimits, { isDeviceName, webhookChannel, type LimitOption } from 'fastify-token-registry/session-limits'
@@ -17,7 +19,6 @@ import { createAuth } from './auth/auth.ts'
 import type { Config } from './config.ts'
 import { openDatabase } from './database/database.ts'
 import { deviceRoutes } from './devices/routes.ts'
-import { healthRoutes } from './health/routes.ts'
 import docs from './http/docs.ts'
 import errors from './http/errors.ts'
 import { logOptions } from './http/log.ts'
@@ -48,8 +49,6 @@ export interface ServerOptions {
 
 export interface Server {
   app: FastifyInstance
-  /** Lets readiness fail, and connections end, while requests are still served. */
-  drain: () => void
 }
 
 /** The whole service: what is registered, in which order, and what depends on what. Ready to listen, or to be injected into. */
@@ -62,13 +61,6 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     // While it closes, requests on open connections are still served.
     return503OnClosing: false
   })
-  const state = { draining: false }
-  // A connection that is kept alive after its last answer would hold up the closing.
-  app.addHook('onSend', (_request, reply, payload, done) => {
-    if (state.draining) reply.header('connection', 'close')
-    done(null, payload)
-  })
-
   const keys = await loadKeys(config)
   announce(config, keys, app.log)
   const database = await openDatabase(config, app.log)
@@ -100,6 +92,9 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
       ttl: SESSION_TTL,
       ...now !== undefined && config.redis === null && { store: memoryStore({ now }) }
     })
+    await app.register(metrics, config.metrics.port === null ? {} : { listen: { port: config.metrics.port, host: config.host } })
+    await app.register(health, { shutdownDelay: config.shutdownDelayMs })
+    app.tokenRegistry.healthChecks.add('database', async () => ({ status: await database.isUp() ? 'ok' : 'fail' }))
     await app.register(sessionLimits, {
       limits: limitsOf(config.sessionLimits),
       lifetimes: { default: { ttl: SESSION_TTL, remember: { ttl: REMEMBERED_TTL } } },
@@ -125,13 +120,14 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     await app.register(deviceRoutes, { prefix: '/api/devices' })
     await app.register(adminRoutes, { prefix: '/api/admin', users })
     await app.register(auditRoutes, { prefix: '/audit' })
-    await app.register(healthRoutes, { prefix: '/health', database, state })
+    await app.register(healthRoutes, { prefix: '/health', operators: keys.operators })
+    await app.register(metricsRoutes, keys.operators)
     await app.ready()
   } catch (error) {
     await app.close()
     throw error instanceof StoreAbsent ? new RedisStart(error.cause instanceof Error ? error.cause.message : '', { cause: error }) : error
   }
-  return { app, drain: () => { state.draining = true } }
+  return { app }
 }
 
 function limitsOf ({ perUser, perDevice, onExceed }: Config['sessionLimits']): LimitOption[] {

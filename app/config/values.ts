@@ -1,6 +1,6 @@
 import { createPrivateKey, randomBytes } from 'node:crypto'
 import { isIP } from 'node:net'
-import { milliseconds, weakness } from 'fastify-token-registry'
+import { milliseconds, Operators, weakness } from 'fastify-token-registry'
 import { webhookAnchor } from 'fastify-token-registry/audit'
 import { parseVkey } from 'fastify-token-registry/audit/verify'
 import { jwtKeys, type JwtKey } from 'fastify-token-registry/session-jwt'
@@ -53,6 +53,20 @@ export function origins (text: string): readonly string[] | '*' | false {
 export function trustedProxies (text: string): boolean | readonly string[] {
   if (text === 'true' || text === 'false') return text === 'true'
   return list(text).map(proxy => isProxy(proxy) ? proxy : refuse('not an address'))
+}
+
+/** Addresses and networks. */
+export function networks (text: string): readonly string[] {
+  const allow = list(text)
+  new Operators({ allow }, 'METRICS_ALLOW') // eslint-disable-line no-new -- it throws where one is none
+  return allow
+}
+
+/** What operators prove themselves by. */
+export function operatorTokens (text: string): readonly string[] {
+  const token = list(text)
+  new Operators({ token }, 'METRICS_TOKEN') // eslint-disable-line no-new -- likewise
+  return token
 }
 
 function isProxy (text: string): boolean {

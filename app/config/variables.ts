@@ -2,7 +2,7 @@ import { Type, type Static, type TString, type TUnsafe } from '@sinclair/typebox
 import { checkPassword } from '../passwords/policy.ts'
 import { isEmail } from '../users/email.ts'
 import { redisUrl } from './redis-url.ts'
-import { anchorUrl, baseUrl, databaseUrl, delay, logOrigin, origins, pageUrl, privateKey, publicKeys, rateLimit, secret, secrets, sender, sessionLimit, signingKeys, smtpUrl, trustedProxies, webhookSecret, webhookUrl } from './values.ts'
+import { anchorUrl, baseUrl, databaseUrl, delay, logOrigin, networks, operatorTokens, origins, pageUrl, privateKey, publicKeys, rateLimit, secret, secrets, sender, sessionLimit, signingKeys, smtpUrl, trustedProxies, webhookSecret, webhookUrl } from './values.ts'
 
 /** What a variable that holds a secret may be. */
 export const aSecret = '32 bytes of randomness, as "openssl rand -base64 32" prints them'
@@ -154,10 +154,25 @@ export const variables = Type.Object({
     mayBe: 'how the paths of files begin, as /var/log/audit',
     description: 'files with a copy of the audit log, a line an entry, whose paths begin so; servers do not share them'
   })),
+  METRICS_TOKEN: Type.Optional(text('operator-tokens', {
+    secret: true,
+    mayBe: '16 or more letters, digits or -._~+/, as "openssl rand -hex 32" prints them, or several of them, separated by commas',
+    description: 'what operators send as "Authorization: Bearer" to read /metrics and the details of /health; one is generated in DATA_DIR, but in production'
+  })),
+  METRICS_ALLOW: Type.Optional(text('networks', {
+    mayBe: 'addresses and networks, as 10.0.0.0/8, separated by commas',
+    description: 'from where operators read them; with METRICS_TOKEN both must be right'
+  })),
+  METRICS_PORT: Type.Optional(Type.Integer({
+    minimum: 0,
+    maximum: 65535,
+    mayBe: 'an integer from 0 to 65535',
+    description: 'a port of its own for /metrics, on HOST, for whoever reaches it'
+  })),
   RATE_LIMIT_GLOBAL: text('rate-limit', {
     default: '1000/1h',
     mayBe: 'as 100/15m, or off',
-    description: 'how many requests an address may send; /health/* is not counted'
+    description: 'how many requests an address may send; /health/* and /metrics are not counted'
   }),
   RATE_LIMIT_AUTH: text('rate-limit', {
     default: '100/15m',
@@ -203,6 +218,8 @@ export const formats: Readonly<Record<string, (text: string) => boolean>> = {
   delay: parsedBy(delay),
   'log-origin': parsedBy(logOrigin),
   origins: parsedBy(origins),
+  networks: parsedBy(networks),
+  'operator-tokens': parsedBy(operatorTokens),
   'page-url': parsedBy(pageUrl),
   password: parsedBy(checkPassword),
   'private-key': parsedBy(privateKey),

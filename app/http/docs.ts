@@ -11,6 +11,7 @@ const tags = [
   { name: 'devices', description: 'The devices that they are on' },
   { name: 'admin', description: 'What administrators see and end' },
   { name: 'audit', description: 'Who did what, and proof of it; for who has the scope `audit:read`' },
+  { name: 'metrics', description: 'For Prometheus' },
   { name: 'health', description: 'For load balancers and orchestrators' }
 ]
 
@@ -25,7 +26,10 @@ const docs: FastifyPluginAsync<{ publicUrl: string | null }> = async (app, { pub
       servers: [{ url: publicUrl ?? '/' }],
       tags,
       components: {
-        securitySchemes: { session: { type: 'http', scheme: 'bearer', description: 'The `accessToken` of a sign-in' } }
+        securitySchemes: {
+          session: { type: 'http', scheme: 'bearer', description: 'The `accessToken` of a sign-in' },
+          operator: { type: 'http', scheme: 'bearer', description: '`METRICS_TOKEN`' }
+        }
       }
     },
     transform: ({ schema, url, route }) => ({ schema: withSecurity(schema, route.config?.session ?? false), url })
@@ -40,9 +44,9 @@ const docs: FastifyPluginAsync<{ publicUrl: string | null }> = async (app, { pub
   app.get('/api-docs', { schema: { hide: true } }, async (_request, reply) => reply.redirect('/docs'))
 }
 
-/** What a route asks for in `config.session` is all that the docs say of its security. */
+/** What a route asks for in `config.session` is what the docs say of its security, unless it is for operators. */
 function withSecurity (schema: FastifySchema | undefined, session: RouteSession): FastifySchema {
-  return { ...schema, ...schema?.hide !== true && { security: securityOf(session) } }
+  return { ...schema, ...schema?.hide !== true && { security: session === false && schema?.security !== undefined ? schema.security : securityOf(session) } }
 }
 
 function securityOf (session: RouteSession): ReadonlyArray<Record<string, readonly string[]>> {

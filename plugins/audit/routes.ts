@@ -2,6 +2,7 @@ import { Readable } from 'node:stream'
 import { Type, type TSchema } from '@sinclair/typebox'
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import strictInput from '../strict-input/index.ts'
+import { errorAnswers } from '../token-registry/index.ts'
 import type { AuditEntry } from './reading.ts'
 
 export interface AuditRoutesOptions {
@@ -45,13 +46,7 @@ const EntriesAnswer = exactly({
   cursor: Type.Union([Type.String(), Type.Null()], { description: 'for the next page; null at the end', examples: [null] })
 }, { description: 'Entries, newest first' })
 
-/** In whatever shape the server gives errors. */
-const ErrorAnswer = Type.Partial(Type.Object({ statusCode: Type.Integer({ maximum: 599 }), code: Type.String(), error: Type.String(), message: Type.String({ description: 'what to do about it' }) }), {
-  additionalProperties: true,
-  description: 'The request was refused',
-  examples: [{ statusCode: 403, code: 'FST_SESSION_SCOPE', error: 'Forbidden', message: 'This needs the scope audit:read' }]
-})
-const answers = (answer: TSchema) => ({ 200: answer, '4xx': ErrorAnswer, '5xx': ErrorAnswer })
+const answers = (answer: TSchema) => ({ 200: answer, ...errorAnswers })
 
 const EntriesQuery = exactly({
   type: Type.Optional(text('of the event', 'session.start')),

@@ -6,7 +6,7 @@ import { operationObserver } from './operations.ts'
 import type { ResolvedOptions } from './options.ts'
 import { processMetrics } from './process.ts'
 import { isOpenMetrics, type MetricsRegister } from './register.ts'
-import { scrapeRegistry } from './scraped.ts'
+import { Scraped } from './scraped.ts'
 import type { TraceOf } from './traces.ts'
 
 export interface Scrape {
@@ -22,12 +22,13 @@ export class Metrics {
   readonly observer: Observer
   /** @internal */
   readonly http: HttpMetrics | null
+  readonly #scraped: Scraped
 
   constructor (registry: TokenRegistry, options: ResolvedOptions, traceOf: TraceOf | null) {
     const { register, namePrefix, labels, buckets, http, process } = options
     this.register = register
     if (Object.keys(labels).length > 0) register.setDefaultLabels({ ...labels })
-    scrapeRegistry(registry, register, options)
+    this.#scraped = new Scraped(registry, register, options)
     this.observer = operationObserver(register, { namePrefix, buckets: buckets.operation, traceOf, store: registry.storeName })
     this.http = http ? new HttpMetrics(register, buckets.http, traceOf) : null
     if (process) for (const metric of processMetrics()) register.registerMetric(metric)
@@ -39,6 +40,8 @@ export class Metrics {
    * @param accept the header of who scrapes: OpenMetrics where it is taken, else the text format 0.0.4 of Prometheus
    */
   async scrape (accept?: string): Promise<Scrape> {
+    // What plugins have begun to count since.
+    this.#scraped.read()
     const text = withNaN(await this.register.metrics())
     if (!isOpenMetrics(this.register) || takesOpenMetrics(accept)) return { contentType: this.register.contentType, text }
     return { contentType: prometheusContentType, text: asPlainText(text) }

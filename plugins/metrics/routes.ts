@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyPluginAsync } from 'fastify'
-import { Operators, type OperatorOptions } from '../token-registry/index.ts'
+import { errorAnswers, Operators, type OperatorOptions } from '../token-registry/index.ts'
 import { MetricsOptions } from './errors.ts'
 
 /** `public`: on a port that only operators reach. Else without `token` and `allow` nothing is mounted. */
@@ -28,7 +28,7 @@ export const metricsRoutes: FastifyPluginAsync<MetricsRoutesOptions> = async (ap
       tags: ['metrics'],
       security: operators.none ? [] : [{ operator: [] }],
       produces: ['text/plain', 'application/openmetrics-text'],
-      response: { 200: Type.String({ description: 'OpenMetrics 1.0.0, or the text format 0.0.4 where that is not accepted', examples: ['# TYPE token_registry_info gauge\ntoken_registry_info{store="memory"} 1\n'] }) }
+      response: { 200: Type.String({ description: 'OpenMetrics 1.0.0, or the text format 0.0.4 where that is not accepted', examples: ['# TYPE token_registry_info gauge\ntoken_registry_info{store="memory"} 1\n'] }), ...errorAnswers }
     },
     onRequest: (request, reply, done) => done(operators.refusalOf(request, reply) ?? undefined)
   }, async (request, reply) => {

@@ -14,12 +14,8 @@ export interface ScrapedOptions {
   reasons: readonly string[]
 }
 
-/** Adds what is counted elsewhere, and read when somebody scrapes: between scrapes it costs nothing. */
-export function scrapeRegistry (registry: TokenRegistry, register: MetricsRegister, options: ScrapedOptions): void {
-  new Scraped(registry, register, options).read()
-}
-
-class Scraped {
+/** What is counted elsewhere, and read when somebody scrapes: between scrapes it costs nothing. */
+export class Scraped {
   readonly #registry: TokenRegistry
   readonly #register: MetricsRegister
   readonly #prefix: string
@@ -67,6 +63,7 @@ class Scraped {
     ]
   }
 
+  /** Reads it, and adds metrics for what it had not seen: those are told from the next scrape on. */
   read (): void {
     for (const refill of this.#tallies) refill()
     const seen = new Set<string>()

@@ -44,12 +44,21 @@ export class Operators {
     return this.#tokens === null && this.#allowed === null
   }
 
+  /** Whether who asks is one. */
+  includes (request: FastifyRequest): boolean {
+    return !this.none && this.#faultOf(request) === null
+  }
+
   /** @returns why who asks is none, with the header that says so set; null where they are */
   refusalOf (request: FastifyRequest, reply: FastifyReply): Error | null {
-    if (this.#allowed !== null && !isIn(this.#allowed, request.ip)) return new OperatorAddress()
-    if (this.#tokens === null || isOne(this.#tokens, request.headers.authorization)) return null
-    reply.header('www-authenticate', 'Bearer')
-    return new OperatorToken()
+    const fault = this.#faultOf(request)
+    if (fault instanceof OperatorToken) reply.header('www-authenticate', 'Bearer')
+    return fault
+  }
+
+  #faultOf ({ ip, headers: { authorization } }: FastifyRequest): Error | null {
+    if (this.#allowed !== null && !isIn(this.#allowed, ip)) return new OperatorAddress()
+    return this.#tokens === null || isOne(this.#tokens, authorization) ? null : new OperatorToken()
   }
 }
 

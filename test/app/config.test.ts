@@ -43,6 +43,7 @@ t.test('without any configuration the server is embedded and listens on this mac
     rateLimits: { global: { max: 1000, timeWindowMs: 3_600_000 }, auth: { max: 100, timeWindowMs: 900_000 } },
     sessionLimits: { perUser: 10, perDevice: 3, onExceed: 'end-oldest' },
     audit: { guarantee: 'required', origin: 'fastify-token-registry/audit', signingKeys: [], formerKeys: [], masterKeys: [], anchor: { file: null, url: null }, copy: null },
+    metrics: { tokens: null, allow: null, port: null },
     webhook: null,
     shutdownDelayMs: 1000,
     logLevel: 'info'
@@ -84,6 +85,9 @@ t.test('every variable is read into what the server works with', async t => {
     AUDIT_ANCHOR_FILE: '/mnt/anchor',
     AUDIT_ANCHOR_URL: 'http://localhost:8080/anchor',
     AUDIT_COPY: 'audit',
+    METRICS_TOKEN: '0123456789abcdef, fedcba9876543210=',
+    METRICS_ALLOW: '10.0.0.0/8, ::1',
+    METRICS_PORT: '9464',
     SHUTDOWN_DELAY: '500ms',
     LOG_LEVEL: 'silent'
   }), {
@@ -112,6 +116,7 @@ t.test('every variable is read into what the server works with', async t => {
       anchor: { file: '/mnt/anchor', url: 'http://localhost:8080/anchor' },
       copy: resolve('audit')
     },
+    metrics: { tokens: ['0123456789abcdef', 'fedcba9876543210='], allow: ['10.0.0.0/8', '::1'], port: 9464 },
     webhook: { url: 'https://hooks.example.org/a', secret: jwt },
     shutdownDelayMs: 500,
     logLevel: 'silent'
@@ -145,6 +150,8 @@ t.test('what is no value of a variable is refused: the variable, what it was, wh
     PORT: ['65536', '-1', '3000.5', 'http'],
     PUBLIC_URL: ['id.example.org', 'ftp://id.example.org', 'https:id.example.org', 'https:///id.example.org', ' https://id.example.org', 'https://id.example.org?a=b', 'https://id.example.org/#a', 'https://ada@id.example.org', 'https://ada:pw@id.example.org'],
     RESET_URL: ['app.example.org/reset', '/reset', 'https://app.example.org/#/reset', 'https://ada@app.example.org/reset'],
+    METRICS_ALLOW: ['localhost', '10.0.0.0/33', '::1,'],
+    METRICS_PORT: ['65536', 'x'],
     CORS_ORIGIN: ['https://a.example/path', 'https://a.example,', '*, https://a.example', 'null', 'a.example'],
     TRUST_PROXY: ['yes', '0', '1', '10.0.0.0/33', '::1/129', '0.0.0.0/0', '10.0.0.0/00', '::/0', '10.0.0.0/8/8', '10.0.0', '127.0.0.1,'],
     SESSION_LIMIT: ['0', '-1', '1.5', '1000001', 'none', '1e3'],
@@ -189,6 +196,7 @@ t.test('what is no value of a secret variable is refused and not shown', async t
       'redis+sentinel://:hunter2@a:1,b:2', 'redis+sentinel://:hunter2@a,b:2/primary', 'redis+sentinel://:hunter2@a:1,/primary', 'redis+sentinel://:hunter2@a:1/primary/x',
       'redis+sentinel://:hunter2@a:1/primary/0/0', 'redis+sentinel://:hunter2@a:1/%zz', 'redis+cluster://:hunter2@a:1,b', 'redis+cluster://:hunter2@a:1/1', 'redis+cluster://a:b:hunter2@a:1'
     ],
+    METRICS_TOKEN: ['hunter2', 'hunter2 with spaces in it', 'hunter2-0123456789,'],
     NOTIFY_WEBHOOK_URL: ['http://hooks.example.org/hunter2', 'hunter2', 'https:hunter2', 'https://u:hunter2@hooks.example.org', 'https://10.0.0.1/hunter2', 'https://[::1]/hunter2'],
     NOTIFY_WEBHOOK_SECRET: ['hunter2', 'whsec_hunter2', 'whsec_hunter2-hunter3-MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'],
     AUDIT_SIGNING_KEY: ['hunter2', '-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----', `${pem(generateKeyPairSync('ed25519').privateKey)}hunter2`, pem(generateKeyPairSync('x25519').privateKey)],
@@ -249,24 +257,26 @@ t.test('the environment wins over the file, which need not be there', async t =>
   t.throws(() => environment('/'), { code: 'EISDIR' })
 })
 
-const generated = { tokenSecrets: null, jwtKey: null }
+const metrics = { tokens: null, allow: null, port: null }
+const generated = { tokenSecrets: null, jwtKey: null, metrics, production: false }
 
 t.test('servers that start at once on an empty directory get the same keys, which others cannot read', async t => {
   const dataDir = join(await temporaryDirectory(t), 'a', 'b')
   const all = await Promise.all(Array.from({ length: 20 }, () => loadKeys({ dataDir, ...generated })))
   const [keys] = all
   for (const others of all) t.strictSame(others, keys)
-  t.match(keys, { tokenSecrets: [/^[\w-]{43}$/], jwtKey: { secret: /^[\w-]{43}$/ }, generated: ['TOKEN_SECRET', 'JWT_SECRET'] })
+  t.match(keys, { tokenSecrets: [/^[\w-]{43}$/], jwtKey: { secret: /^[\w-]{43}$/ }, operators: { token: /^[\w-]{43}$/ }, generated: ['TOKEN_SECRET', 'JWT_SECRET'] })
   t.not(keys?.tokenSecrets[0], Object(keys?.jwtKey).secret)
   t.equal(statSync(dataDir).mode & 0o777, 0o700)
-  t.strictSame(readdirSync(dataDir), ['jwt-secret.key', 'token-secret.key'], 'no draft is left')
+  t.strictSame(readdirSync(dataDir), ['jwt-secret.key', 'metrics-token.key', 'token-secret.key'], 'no draft is left')
   for (const name of readdirSync(dataDir)) t.equal(statSync(join(dataDir, name)).mode & 0o777, 0o600)
 })
 
 t.test('keys that are given are used, and none is made', async t => {
   const dataDir = await temporaryDirectory(t)
   const given = { tokenSecrets: ['a', 'b'], jwtKey: { secret: 'c' } }
-  t.strictSame(await loadKeys({ dataDir, ...given }), { ...given, generated: [] })
+  t.strictSame(await loadKeys({ dataDir, ...given, metrics: { tokens: ['d'], allow: ['::1'], port: null }, production: false }), { ...given, operators: { token: ['d'], allow: ['::1'] }, generated: [] })
+  for (const [production, port] of [[true, null], [false, 9464]] as const) t.strictSame(await loadKeys({ dataDir, ...given, metrics: { ...metrics, port }, production }), { ...given, operators: {}, generated: [] })
   t.strictSame(readdirSync(dataDir), [])
 })
 

@@ -126,25 +126,28 @@ t.test('a URL that the router cannot read is refused, limited and answered as an
   t.equal((await get('/api/sessions/%')).statusCode, 429)
 })
 
+const operators = 'token-of-operators'
+
 t.test('readiness tells which part fails, until it works again, and that the server is about to stop', async t => {
   const database = await severable(t, await freshDatabase(t))
-  const { app, drain } = await testServer(t, { DATABASE_URL: database.url })
-  const ready = async () => await call(app, 'GET', '/health/ready')
+  const { app } = await testServer(t, { DATABASE_URL: database.url, METRICS_TOKEN: operators, SHUTDOWN_DELAY: '1h' })
+  const ready = async () => await call(app, 'GET', '/health/ready', { token: operators })
   // What the parts said is said again for a second.
   const until = async (status: number) => {
     const late = performance.now() + 10_000
     for (let answer = await ready(); ; answer = await ready()) if (answer.statusCode === status || performance.now() > late) return answer
   }
   t.match(await call(app, 'GET', '/health/live'), { statusCode: 200, body: { status: 'ok' } })
-  t.match(await ready(), { statusCode: 200, body: { status: 'ok', checks: { store: 'ok', database: 'ok' } } })
+  t.match(await ready(), { statusCode: 200, body: { status: 'ok', checks: { store: { status: 'ok' }, database: { status: 'ok' }, audit: { status: 'ok', required: true } } } })
+  t.same((await call(app, 'GET', '/health/ready')).body, { status: 'ok' }, 'who is no operator is told no more')
   await database.cut()
-  t.match(await until(503), { statusCode: 503, body: { status: 'fail', checks: { store: 'ok', database: 'fail' } } })
+  t.match(await until(503), { statusCode: 503, body: { status: 'fail', checks: { store: { status: 'ok' }, database: { status: 'fail' } } } })
   t.equal((await call(app, 'GET', '/health/live')).statusCode, 200)
   await database.mend()
-  t.match(await until(200), { statusCode: 200, body: { status: 'ok', checks: { database: 'ok' } } })
+  t.match(await until(200), { statusCode: 200, body: { status: 'ok', checks: { database: { status: 'ok' } } } })
 
-  drain()
-  t.match(await ready(), { statusCode: 503, body: { status: 'fail', checks: { store: 'ok', database: 'ok' } } })
+  app.health.drain()
+  t.match(await ready(), { statusCode: 503, body: { status: 'fail', draining: true, checks: { database: { status: 'ok' } } } })
   t.equal((await call(app, 'GET', '/health/live')).statusCode, 200)
 })
 
@@ -204,7 +207,7 @@ for (const storage of ['the embedded database', 'PostgreSQL']) {
     await app.close()
 
     const keys = await Promise.all((await readdir(dataDir)).filter(name => name.endsWith('.key')).map(name => readFile(join(dataDir, name), 'utf8')))
-    t.equal(keys.length, 2)
+    t.equal(keys.length, 3)
     const secrets = [
       ...Object.values(passwords), admin.ADMIN_PASSWORD, ada.accessToken, ada.refreshToken, resetToken, refreshed.accessToken, refreshed.refreshToken, ...keys.map(key => key.trim())
     ]
@@ -233,6 +236,7 @@ t.test('the docs say of every route what it takes, gives and asks for, and pass 
     'get /api/auth/me': [{ session: [] }],
     'get /api/admin/users/{sub}/sessions': [{ session: ['sessions:admin'] }],
     'get /audit/entries': [{ session: ['audit:read'] }],
+    'get /metrics': [{ operator: [] }],
     'get /health/live': []
   }
   let routes = 0
@@ -246,7 +250,7 @@ t.test('the docs say of every route what it takes, gives and asks for, and pass 
       if (method === 'get' || method === 'delete') t.equal(served.statusCode === 401, security?.length === 1, `${route} asks for what the docs say`)
     }
   }
-  t.equal(routes, 27)
+  t.equal(routes, 28)
   t.match(await app.inject('/docs'), { statusCode: 200, headers: { 'content-type': /html/, 'content-security-policy': /^(?!.*upgrade).*script-src 'self' *;/ } })
   t.match(await app.inject('/api-docs'), { statusCode: 302, headers: { location: '/docs' } })
 })

@@ -1,0 +1,128 @@
+import underPressure from '@fastify/under-pressure'
+import Fastify, { type FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import audit from '../../plugins/audit/index.ts'
+import health, { healthRoutes, type HealthPluginOptions, type HealthRoutesOptions } from '../../plugins/health/index.ts'
+import { memoryStore } from '../../plugins/token-registry/index.ts'
+import { audited, fragileLedger } from '../support/audited.ts'
+import { build } from '../support/build.ts'
+import { decorated } from '../support/decorated.ts'
+
+const token = 'token-of-operators'
+const headers = { authorization: `Bearer ${token}` }
+
+async function probed (t: Test, app: FastifyInstance, options: HealthPluginOptions = {}, routes: HealthRoutesOptions = { operators: { token } }): Promise<FastifyInstance> {
+  await app.register(health, { shutdownDelay: 0, ...options })
+  await app.register(healthRoutes, { prefix: '/health', ...routes })
+  return app
+}
+
+t.test('a server that works says so, and tells details to operators alone', async t => {
+  const app = await probed(t, await build(t))
+  await app.register(audit)
+  app.tokenRegistry.healthChecks.add('database', () => ({ status: 'ok' }))
+  for (const url of ['/health/live', '/health/ready']) {
+    const { statusCode, body, headers } = await app.inject(url)
+    t.same([statusCode, body, headers['cache-control']], [200, '{"status":"ok"}', 'no-store'])
+    t.same([(await app.inject({ method: 'HEAD', url })).statusCode, (await app.inject({ url, headers: { authorization: 'Bearer another-token-of-some' } })).body], [200, body])
+  }
+  t.match((await app.inject({ url: '/health/ready', headers })).json(), {
+    status: 'ok',
+    draining: false,
+    checks: { store: { status: 'ok', required: true, latency: Number }, audit: { status: 'ok', required: true }, database: { status: 'ok' } }
+  })
+  t.match((await app.inject({ url: '/health/live', headers })).json(), { status: 'ok', eventLoopDelay: Number, eventLoopUtilization: Number, heapUsedBytes: Number, rssBytes: Number })
+})
+
+t.test('where nobody is an operator, nobody is told details', async t => {
+  const app = await probed(t, await build(t), {}, {})
+  t.equal((await app.inject({ url: '/health/ready', headers })).body, '{"status":"ok"}')
+  const allowed = await probed(t, await build(t), {}, { operators: { allow: ['10.0.0.0/8'] } })
+  t.match((await allowed.inject({ url: '/health/ready', remoteAddress: '10.1.2.3' })).json(), { checks: {} })
+  t.equal((await allowed.inject({ url: '/health/ready', remoteAddress: '192.0.2.1' })).body, '{"status":"ok"}')
+})
+
+t.test('a required part that fails makes it unready, another one degraded', async t => {
+  const store = memoryStore()
+  let mode: 'well' | 'degraded' | 'hangs' = 'degraded'
+  const app = await probed(t, await build(t, {
+    store: decorated(store, { health: async () => mode === 'hangs' ? await new Promise(() => {}) : { status: mode === 'well' ? 'ok' : mode, latency: 0 } })
+  }))
+  const ready = async () => await app.inject({ url: '/health/ready', headers })
+  t.match((await ready()).json(), { status: 'degraded' })
+  t.equal((await ready()).statusCode, 200)
+  mode = 'hangs'
+  let answer = await ready()
+  for (; answer.statusCode === 200; answer = await ready()) await new Promise(resolve => setTimeout(resolve, 20))
+  t.match(answer.json(), { status: 'fail', checks: { store: { status: 'fail', detail: 'no answer within 500 ms' } } })
+  t.equal((await app.inject({ method: 'HEAD', url: '/health/ready' })).statusCode, 503)
+  t.equal((await app.inject('/health/live')).statusCode, 200, 'the process lives')
+
+  const { ledger, state } = fragileLedger()
+  const other = await probed(t, await audited(t, { ledger, guarantee: 'best-effort', timeout: 200 }))
+  state.mode = 'hangs'
+  ledger.head = async () => await Promise.reject(new Error('the disk is gone'))
+  t.match((await other.inject({ url: '/health/ready', headers })).json(), { status: 'degraded', checks: { audit: { status: 'fail', required: false, detail: 'the disk is gone' } } })
+})
+
+t.test('a process that uses more than it may is not well', async t => {
+  const app = await probed(t, await build(t), { maxRssBytes: 1 })
+  app.get('/', async () => 'served')
+  let answer = await app.inject({ url: '/health/live', headers })
+  for (; answer.statusCode === 200; answer = await app.inject({ url: '/health/live', headers })) await new Promise(resolve => setTimeout(resolve, 20))
+  t.match(answer.json(), { status: 'fail', rssBytes: Number })
+  t.equal((await app.inject('/')).statusCode, 200, 'requests are not refused for it')
+})
+
+t.test('of a host that watches its process, it is asked; another one may do so later', async t => {
+  const host = await build(t)
+  await host.register(underPressure, { maxRssBytes: 1, pressureHandler: () => {}, sampleInterval: 10 })
+  await probed(t, host)
+  while ((await host.inject('/health/live')).statusCode === 200) await new Promise(resolve => setTimeout(resolve, 20))
+
+  const later = await probed(t, await build(t))
+  await later.register(underPressure)
+  t.equal((await later.inject('/health/live')).statusCode, 200)
+})
+
+t.test('drain lets readiness fail while requests are served, and closes the server', async t => {
+  const app = await probed(t, await build(t), { shutdownDelay: '300ms' })
+  app.get('/', async () => 'served')
+  const address = await app.listen({ port: 0 })
+  t.equal((await fetch(address)).headers.get('connection'), 'keep-alive')
+  let closed = false
+  const drained = app.health.drain().then(() => { closed = true })
+  t.equal(app.health.drain(), app.health.drain(), 'once')
+  const ready = await fetch(`${address}/health/ready`, { headers })
+  t.equal(ready.status, 503)
+  t.match(await ready.json(), { status: 'fail', draining: true, checks: { store: { status: 'ok' } } })
+  const served = await fetch(address)
+  t.same([served.status, served.headers.get('connection'), await served.text()], [200, 'close', 'served'])
+  t.equal(closed, false)
+  await drained
+  await t.rejects(fetch(address))
+})
+
+t.test('who closes it while it drains waits for nothing', async t => {
+  const app = await probed(t, await build(t), { shutdownDelay: '1h' })
+  await app.ready()
+  const drained = app.health.drain()
+  await app.close()
+  await drained
+})
+
+t.test('options that are none are refused, and named', async t => {
+  for (const [options, said] of [
+    [{ shutdownDelay: 'soon' }, /health: shutdownDelay is 'soon'/],
+    [{ maxEventLoopDelay: 0 }, /maxEventLoopDelay is 0/],
+    [{ maxEventLoopUtilization: 2 }, /maxEventLoopUtilization is 2/],
+    [{ colour: 'red' }, /colour is not an option/]
+  ] as Array<[HealthPluginOptions, RegExp]>) {
+    const app = await build(t)
+    await t.rejects(async () => await app.register(health, options), { code: 'FST_HEALTH_OPTIONS', message: said })
+  }
+  const app = await build(t)
+  await app.register(health)
+  await t.rejects(async () => await app.register(healthRoutes, { operators: { token: 'short' } }), { message: /operators.token: it may be/ })
+  await t.rejects(async () => await Fastify().register(healthRoutes), { code: 'FST_HEALTH_OPTIONS', message: /is not registered here/ })
+})
