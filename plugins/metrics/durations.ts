@@ -63,7 +63,7 @@ export class Series {
   readonly #labels: Record<string, string>
   readonly #buckets: readonly number[]
   readonly #traceOf: TraceOf | null
-  /** By bucket; the last one has what is beyond all bounds. */
+  /** By bucket, where there are any; beyond all bounds is one more. */
   #counts: number[] = []
   #exemplars: Array<Exemplar | undefined> = []
   #sum = 0
@@ -85,17 +85,17 @@ export class Series {
   }
 
   reset (): void {
-    this.#counts = Array.from({ length: this.#buckets.length + 1 }, () => 0)
+    this.#counts = []
     this.#exemplars = []
     this.#sum = 0
   }
 
   values (name: string): Value[] {
     let count = 0
-    const buckets = this.#counts.map((own, bucket): Value => {
-      count += own
+    const buckets = [...this.#buckets, '+Inf'].map((le, bucket): Value => {
+      count += this.#counts[bucket] ?? 0
       const exemplar = this.#exemplars[bucket]
-      return { metricName: `${name}_bucket`, labels: { le: this.#buckets[bucket] ?? '+Inf', ...this.#labels }, value: count, ...exemplar !== undefined && { exemplar } }
+      return { metricName: `${name}_bucket`, labels: { le, ...this.#labels }, value: count, ...exemplar !== undefined && { exemplar } }
     })
     return [...buckets, { metricName: `${name}_sum`, labels: this.#labels, value: this.#sum }, { metricName: `${name}_count`, labels: this.#labels, value: count }]
   }

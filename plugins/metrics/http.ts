@@ -14,14 +14,18 @@ const kCounted = Symbol('fastify-token-registry metrics counted')
 interface MeasuredRequest extends FastifyRequest {
   /** By the monotonic clock. */
   [kBegan]?: number
-  /** With which status, where it was. */
-  [kCounted]?: number
+  /** Where it was counted. */
+  [kCounted]?: Count
+}
+
+interface Count {
+  value: number
 }
 
 interface Route {
   labels: { method: string, route: string }
   /** Answers by status. */
-  counts: Map<number, number>
+  counts: Map<number, Count>
   durations: Series
 }
 
@@ -40,7 +44,7 @@ export class HttpMetrics {
       registers: [register],
       collect () {
         total.reset()
-        for (const byMethod of routes.values()) for (const { labels, counts } of byMethod.values()) for (const [status, count] of counts) total.inc({ ...labels, status: String(status) }, count)
+        for (const byMethod of routes.values()) for (const { labels, counts } of byMethod.values()) for (const [status, { value }] of counts) total.inc({ ...labels, status: String(status) }, value)
       }
     }))
     this.#durations = new Durations(register, { name: 'http_request_duration_seconds', help: 'How long it took until an answer was about to be sent.', buckets, traceOf })
@@ -60,11 +64,13 @@ export class HttpMetrics {
 
   #answered (request: MeasuredRequest, { statusCode, elapsedTime }: FastifyReply): void {
     const { counts, durations } = this.#routeOf(request.routeOptions.url ?? OTHER, request.method)
-    counts.set(statusCode, (counts.get(statusCode) ?? 0) + 1)
+    let count = counts.get(statusCode)
+    if (count === undefined) counts.set(statusCode, count = { value: 0 })
+    count.value++
     const { [kCounted]: before, [kBegan]: began } = request
-    request[kCounted] = statusCode
+    request[kCounted] = count
     // A hook after this one failed, so that it is answered otherwise.
-    if (before !== undefined) counts.set(before, (counts.get(before) ?? 0) - 1)
+    if (before !== undefined) before.value--
     // Where the server logs requests Fastify knows. Else, what a hook before ours refused took no time that is known.
     else durations.observe((elapsedTime > 0 || began === undefined ? elapsedTime : performance.now() - began) / 1000)
   }
@@ -76,7 +82,7 @@ export class HttpMetrics {
 
   #add (pattern: string, method: string): Route {
     const labels = { method, route: pattern }
-    const route = { labels, counts: new Map<number, number>(), durations: this.#durations.series(labels) }
+    const route = { labels, counts: new Map<number, Count>(), durations: this.#durations.series(labels) }
     const byMethod = this.#routes.get(pattern) ?? new Map<string, Route>()
     this.#routes.set(pattern, byMethod.set(method, route))
     return route

@@ -30,19 +30,20 @@ const name = '^[a-zA-Z_][a-zA-Z0-9_]*$'
 /** Those that series of ours have, or Prometheus gives. */
 const taken = new Set(['le', 'quantile', 'operation', 'outcome', 'store', 'tenant', 'client', 'reason', 'limit', 'check', 'status', 'method', 'route', 'kind', 'type', 'space', 'version', 'major', 'minor', 'patch'])
 
-const buckets = (bounds: readonly number[]) => Type.Array(Type.Number({ errorMessage: 'seconds' }), {
-  minItems: 1, maxItems: 30, default: bounds, errorMessage: 'a list of 1 to 30 upper bounds in seconds, ascending'
-})
+const defaultBuckets = {
+  operation: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5],
+  http: [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
+}
+
+// Lists have no default in the schema: what is given in place of one would be laid over it, and vanish.
+const bounds = Type.Optional(Type.Array(Type.Number({ errorMessage: 'seconds' }), { minItems: 1, maxItems: 30, errorMessage: 'a list of 1 to 30 upper bounds in seconds, ascending' }))
 const most = Type.Integer({ minimum: 0, maximum: 100, default: 10, errorMessage: 'a whole number from 0 to 100' })
 
 const Options = Type.Object({
   register: Type.Optional(Type.Unsafe<MetricsRegister>(Type.Any())),
   namePrefix: Type.String({ pattern: '^([a-zA-Z_:][a-zA-Z0-9_:]*)?$', default: 'token_registry_', errorMessage: 'letters, digits and _, a digit not first' }),
   labels: Type.Record(Type.String(), Type.String({ maxLength: 128, errorMessage: 'text of at most 128 characters' }), { default: {}, errorMessage: 'texts by the names of labels' }),
-  buckets: Type.Object({
-    operation: buckets([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5]),
-    http: buckets([0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5])
-  }, { additionalProperties: false, default: {}, errorMessage: '{ operation, http }' }),
+  buckets: Type.Object({ operation: bounds, http: bounds }, { additionalProperties: false, default: {}, errorMessage: '{ operation, http }' }),
   maxTenants: most,
   maxClients: most,
   reasons: Type.Optional(Type.Array(Type.String({ pattern: '^[a-z0-9_]{1,64}$', errorMessage: 'lower-case letters, digits and _' }), { maxItems: 50, errorMessage: 'a list of at most 50 names' })),
@@ -55,7 +56,8 @@ const Options = Type.Object({
 }, { additionalProperties: false })
 
 /** Options as they are used: complete and checked. */
-export interface ResolvedOptions extends Omit<Static<typeof Options>, 'register' | 'process' | 'reasons'> {
+export interface ResolvedOptions extends Omit<Static<typeof Options>, 'register' | 'buckets' | 'process' | 'reasons'> {
+  buckets: { operation: readonly number[], http: readonly number[] }
   register: MetricsRegister
   process: boolean
   reasons: readonly string[]
@@ -68,11 +70,13 @@ export function resolveOptions ({ register, ...given }: MetricsPluginOptions): R
   const options = Value.Default(Options, structuredClone(given)) as Static<typeof Options> // or a fault is found with it
   const fault = faultOf(Options, options, '')
   if (fault !== null) throw new MetricsOptions(fault)
-  for (const [kind, bounds] of Object.entries(options.buckets)) checkAscending(bounds, `buckets.${kind}`)
+  const buckets = { ...defaultBuckets, ...options.buckets }
+  for (const [kind, bounds] of Object.entries(buckets)) checkAscending(bounds, `buckets.${kind}`)
   checkLabels(options.labels)
   if (register !== undefined && Object.keys(options.labels).length > 0) throw new MetricsOptions('labels: the registry that is given has its own, set them there')
   return {
     ...options,
+    buckets,
     register: register ?? newRegister(),
     process: options.process ?? register === undefined,
     reasons: options.reasons ?? []

@@ -199,11 +199,12 @@ t.test('OpenMetrics has exemplars where a trace is under way and is recorded; ol
 })
 
 t.test('labels, buckets and the beginning of names are as they were asked for', async t => {
-  const app = await measured(t, { namePrefix: 'id_', labels: { region: 'eu "1" # {}' }, buckets: { operation: [0.1, 1], http: [2] }, http: false })
+  const app = await measured(t, { namePrefix: 'id_', labels: { region: 'eu "1" # {}' }, buckets: { operation: [0.000001, 0.000002], http: [2] }, http: false })
   await app.tokenRegistry.issue({ sub: 'alice' })
   const text = (await app.metrics.scrape(openMetrics)).text
   const { series } = parseExposition(text)
-  t.ok(series.has('id_operation_duration_seconds_bucket{le=0.1,operation=issue,outcome=success,region=eu \\"1\\" # {},store=memory}'))
+  const bucket = (le: string) => series.get(`id_operation_duration_seconds_bucket{le=${le},operation=issue,outcome=success,region=eu \\"1\\" # {},store=memory}`)
+  t.same([bucket('0.000001'), bucket('0.000002'), bucket('+Inf')], [0, 0, 1])
   t.equal([...series.keys()].filter(key => key.startsWith('id_operation_duration_seconds_bucket')).length, 3)
   t.notOk([...series.keys()].some(key => key.startsWith('http_')))
   check(t, (await app.metrics.scrape()).text)
@@ -290,6 +291,7 @@ t.test('options that are none are refused, and named', async t => {
     [{ buckets: { operation: [1, 0.5] } }, 'buckets.operation.1 is 0.5: it may be seconds, more than 1, since bounds ascend'],
     [{ buckets: { http: [0] } }, 'buckets.http.0 is 0: it may be seconds, more than 0, since bounds ascend'],
     [{ buckets: { http: [] } }, /^metrics: buckets.http is \[Array\]|buckets.http is/],
+    [{ buckets: { http: { 0: 1 } } }, /buckets.http is/],
     [{ buckets: { http: ['1'] } }, /buckets.http.0 is '1': it may be seconds/],
     [{ labels: { 'not a name': 'x' } }, 'labels.not a name is no name of a label: letters, digits and _, neither a digit nor __ first'],
     [{ labels: { __name__: 'x' } }, /labels.__name__ is no name of a label/],
