@@ -5,6 +5,7 @@ import { setImmediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import fastifyCookie from '@fastify/cookie'
 import type { JWT } from '@fastify/jwt'
+import { context, propagation, trace } from '@opentelemetry/api'
 import fastifySession from '@fastify/session'
 import Fastify, { type FastifyInstance, type LightMyRequestResponse } from 'fastify'
 import t, { type Test } from 'tap'
@@ -385,4 +386,16 @@ t.test('metrics', async t => {
   await app.tokenRegistry.revoke(token, 'fraud')
   const { text } = await app.metrics.scrape()
   for (const line of ['orders_total{region="eu"} 1', /_sessions_ended_total\{tenant="",reason="fraud",region="eu"\} 1/, /_health_status\{check="warehouse",status="ok",region="eu"\} 1/]) t.match(text, line)
+})
+
+t.test('traces', async t => {
+  const printed = t.capture(console, 'dir')
+  const { app } = await example(t, () => import('../examples/traces.ts'))
+  printed()
+  const { headers } = await app.inject({ method: 'POST', url: '/login', headers: { traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01' } })
+  t.equal(headers['x-request-id'], '4bf92f3577b34da6a3ce929d0e0e4736')
+  const spans = printed().map(({ args: [span] }) => span as { name: string, traceId: string })
+  t.same(spans.map(({ name }) => name), ['insert memory', 'token_registry.issue'])
+  t.ok(spans.every(({ traceId }) => traceId === headers['x-request-id']))
+  for (const api of [trace, context, propagation]) api.disable()
 })

@@ -41,6 +41,7 @@ const MARGIN = 1000
 
 const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
   const { tokenRegistry } = app
+  const log = app.log.child({ plugin: 'audit' })
   const { ledger = memoryLedger(), masterKeys, signingKeys, ...rest } = resolveOptions(given)
   const options = {
     ...rest,
@@ -49,7 +50,7 @@ const audit: FastifyPluginAsync<AuditPluginOptions> = async (app, given) => {
     masterKeys: [...masterKeys, ...tokenRegistry.deriveKeys('audit')],
     signingKeys: signingKeysOf(tokenRegistry, signingKeys)
   }
-  const audit = new Audit({ options, cursorKeys: tokenRegistry.deriveKeys('audit cursor'), now: () => tokenRegistry.now(), log: (error, message) => app.log.error(error, message), observed: async (observed, work) => await tokenRegistry.observed(observed, work) })
+  const audit = new Audit({ options, cursorKeys: tokenRegistry.deriveKeys('audit cursor'), now: () => tokenRegistry.now(), log: (error, message) => log.error(error, message), observed: async (observed, work) => await tokenRegistry.observed(observed, work) })
   await audit.open()
 
   app.decorate('audit', audit)

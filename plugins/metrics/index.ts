@@ -26,7 +26,7 @@ async function listen (app: FastifyInstance, metrics: Metrics, where: { port: nu
   own.decorate('metrics', metrics)
   await own.register(metricsRoutes, { public: true })
   const address = await own.listen(where)
-  app.log.info({ address: `${address}/metrics` }, 'metrics are at a port of their own')
+  app.log.child({ plugin: 'metrics' }).info({ address: `${address}/metrics` }, 'metrics are at a port of their own')
   app.addHook('onClose', async () => { await own.close() })
 }
 

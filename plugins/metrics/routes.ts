@@ -16,7 +16,7 @@ export const metricsRoutes: FastifyPluginAsync<MetricsRoutesOptions> = async (ap
   if (!app.hasDecorator('metrics')) throw new MetricsOptions('metricsRoutes: the plugin metrics is not registered here')
   const operators = new Operators({ ...token !== undefined && { token }, ...allow !== undefined && { allow } }, 'metricsRoutes')
   if (operators.none && !isPublic) {
-    app.log.warn('GET /metrics is not mounted: metricsRoutes has neither token nor allow')
+    app.log.child({ plugin: 'metrics' }).warn('GET /metrics is not mounted: metricsRoutes has neither token nor allow')
     return
   }
   app.get('/metrics', {

@@ -38,7 +38,8 @@ export async function createRedisStore (given: RedisStoreOptions, log: (error: u
 const redisStore: FastifyPluginAsync<RedisStoreOptions> = async (app, options) => {
   if (app.hasDecorator('tokenRegistry')) throw new StoreTooLate()
   if (app.hasDecorator('tokenStore')) throw new StoreOptions('a store is registered here already, or in a context around this one: use that')
-  const store = await createRedisStore(options, (error, message) => app.log.warn(error, message))
+  const log = app.log.child({ plugin: 'redis-store' })
+  const store = await createRedisStore(options, (error, message) => log.warn(error, message))
   app.decorate('tokenStore', store)
   app.addHook('onClose', async () => { await store.close() })
 }

@@ -30,7 +30,8 @@ interface DeviceRequest extends FastifyRequest {
 const sessionLimits: FastifyPluginAsync<SessionLimitsOptions> = async (app, given) => {
   const options = resolveOptions(given)
   const { tokenRegistry } = app
-  const log = (error: unknown, message: string) => app.log.error(error, message)
+  const logger = app.log.child({ plugin: 'session-limits' })
+  const log = (error: unknown, message: string) => logger.error(error, message)
   const now = (): number => tokenRegistry.now()
   for (const [name, lifetime] of options.lifetimes) {
     const fault = faultOf(name, lifetime)

@@ -45,7 +45,8 @@ const tokenRegistry: FastifyPluginAsync<TokenRegistryOptions> = async (app, give
   const store = completeStore(brought ?? new MemoryStore())
   // What answers out of this process needs no deadline.
   const storeTimeout = brought === undefined ? null : options.operationTimeout
-  const registry = new TokenRegistry(store, mint, { ...options, storeTimeout }, (error, message) => app.log.error(error, message))
+  const log = app.log.child({ plugin: 'token-registry' })
+  const registry = new TokenRegistry(store, mint, { ...options, storeTimeout }, (error, message) => log.error(error, message))
 
   app.decorate('tokenRegistry', registry)
   wireRequests(app, registry, options)
