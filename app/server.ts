@@ -9,6 +9,7 @@ import metrics, { metricsRoutes } from 'fastify-token-registry/metrics'
 import redisStore, { StoreAbsent } from 'fastify-token-registry/redis-store'
 import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
 import sessionLimits, { isDeviceName, webhookChannel, type LimitOption } from 'fastify-token-registry/session-limits'
+import tracing from 'fastify-token-registry/tracing'
 import strictInput, { strictServerOptions } from 'fastify-token-registry/strict-input'
 import { adminRoutes } from './admin/routes.ts'
 import { authRoutes } from './auth/routes.ts'
@@ -78,7 +79,7 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
       // For the cookie that tells devices apart, the only one there is.
       credentials: named,
       methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE'],
-      exposedHeaders: ['Retry-After', 'WWW-Authenticate', 'X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset']
+      exposedHeaders: ['Retry-After', 'WWW-Authenticate', 'X-Request-Id', 'X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset']
     })
     await app.register(fastifyHelmet)
     await app.register(rateLimits, { limit: config.rateLimits.global })
@@ -92,6 +93,7 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
       ttl: SESSION_TTL,
       ...now !== undefined && config.redis === null && { store: memoryStore({ now }) }
     })
+    await app.register(tracing)
     await app.register(metrics, config.metrics.port === null ? {} : { listen: { port: config.metrics.port, host: config.host } })
     await app.register(health, { shutdownDelay: config.shutdownDelayMs })
     app.tokenRegistry.healthChecks.add('database', async () => ({ status: await database.isUp() ? 'ok' : 'fail' }))

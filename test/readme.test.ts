@@ -53,13 +53,14 @@ t.test('`npm start` comes up, and the walk through it works as printed', async t
   const walk = block('sh', 'A walk through the reference server')
   t.match(walk, 'http://127.0.0.1:3000')
   const lines = await bash(walk.replace('http://127.0.0.1:3000', address))
-  const [registered, me, listed, onDevices, refused] = [...lines.slice(0, 4).map(line => JSON.parse(line)), lines[4]]
-  t.equal(lines.length, 5)
+  const [registered, me, listed, onDevices, refused, named] = [...lines.slice(0, 4).map(line => JSON.parse(line)), ...lines.slice(4)]
+  t.equal(lines.length, 6)
   t.match(registered, { user: { email: 'ada@example.org' } })
   t.match(me, { user: registered.user, session: { current: true } })
   t.match(listed.sessions, [{ id: me.session.id, current: true, device: { name: 'terminal' } }])
   t.match(onDevices.devices, [{ id: me.session.device.id, current: true, name: 'terminal' }])
   t.match(refused, /^HTTP\/1\.1 401 Unauthorized\r?$/)
+  t.equal(named, 'x-request-id: 4bf92f3577b34da6a3ce929d0e0e4736')
 
   server.kill('SIGTERM')
   t.same(await exit, [0, null])

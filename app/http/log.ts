@@ -2,11 +2,18 @@ import type { FastifyRequest } from 'fastify'
 import { maskIp } from 'fastify-token-registry/audit'
 import { clientAddress } from './client-address.ts'
 
-/** Options of the logger: in production it writes no stacks. */
+/** What must not stand in a log, should somebody write an object that has it. */
+const secrets = ['authorization', 'cookie', 'password', 'token', 'accessToken', 'refreshToken']
+const stacks = ['err.stack', 'err.*.stack', 'err.aggregateErrors[*].stack']
+
+/** Options of the logger: it writes no secrets, and in production no stacks. */
 export function logOptions (production: boolean) {
   return {
     serializers: { req: requestLine },
-    ...production && { redact: { paths: ['err.stack', 'err.*.stack', 'err.aggregateErrors[*].stack'], remove: true } }
+    redact: {
+      paths: [...secrets.flatMap(name => [name, `*.${name}`]), ...production ? stacks : []],
+      censor: (_value: unknown, path: string[]) => path.at(-1) === 'stack' ? undefined : '[redacted]'
+    }
   }
 }
 

@@ -167,6 +167,29 @@ t.test('in production no stack is logged', async t => {
   }
 })
 
+t.test('a request has one name in its answer, in each line of the log and in the audit log', async t => {
+  const [traceId, auditor] = ['4bf92f3577b34da6a3ce929d0e0e4736', { ADMIN_EMAIL: 'root@example.org', ADMIN_PASSWORD: 'a password of the root' }]
+  const { app, log } = await testServer(t, auditor)
+  const { accessToken } = await signIn(app, auditor.ADMIN_EMAIL, auditor.ADMIN_PASSWORD)
+  log.length = 0
+  const headers = { traceparent: `00-${traceId}-00f067aa0ba902b7-01` }
+  const answer = await app.inject({ method: 'POST', url: '/api/auth/login', headers, payload: { email: auditor.ADMIN_EMAIL, password: 'another one' } })
+  t.match([answer.statusCode, answer.headers['x-request-id'], answer.json()], [401, traceId, { requestId: traceId }])
+  const lines = log.map(line => JSON.parse(line) as { reqId?: string })
+  t.ok(lines.filter(({ reqId }) => reqId !== undefined).length >= 3 && lines.every(({ reqId = traceId }) => reqId === traceId))
+  const { entries } = (await call(app, 'GET', '/audit/entries?limit=1&type=session.start', { token: accessToken })).body as { entries: object[] }
+  t.match(entries, [{ outcome: 'failure', requestId: traceId }])
+  const unreadable = await app.inject({ url: '/api/sessions/%', headers: { 'x-request-id': 'mine' } })
+  t.match([unreadable.statusCode, unreadable.headers['x-request-id'], unreadable.json()], [400, 'mine', { requestId: 'mine' }])
+})
+
+t.test('a secret that somebody logs is not written', async t => {
+  const { app, log } = await testServer(t)
+  for (const name of ['authorization', 'cookie', 'password', 'token', 'accessToken', 'refreshToken']) app.log.info({ [name]: 'hunter2', body: { [name]: 'hunter2' } }, 'odd')
+  t.equal(log.filter(line => line.includes('[redacted]')).length, 6)
+  t.notMatch(log.join(''), /hunter2/)
+})
+
 t.test('the query of a URL, where a client may have put a token, is not logged, nor a whole address', async t => {
   for (const url of ['/api/sessions?access_token=in-the-query', '/nowhere?token=in-the-query', '/api/sessions/%?token=in-the-query']) await app.inject(url)
   t.ok(log.some(line => line.includes('"url":"/api/sessions"')))
