@@ -7,14 +7,12 @@ export function spanObserver (tracer: Tracer, store: string): Observer {
   return async (observed, work) => {
     const { name, kind, attributes } = describe(observed, store)
     return await tracer.startActiveSpan(name, { kind, attributes }, contextOf(observed.request), async span => {
-      try {
-        return await work()
-      } catch (error) {
+      const done = work()
+      done.then(() => span.end(), (error: unknown) => {
         tellError(span, error)
-        throw error
-      } finally {
         span.end()
-      }
+      })
+      return await done
     })
   }
 }
