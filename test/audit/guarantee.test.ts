@@ -325,12 +325,12 @@ t.test('what is done to the log overtakes nobody whose answer was lost, and is g
   const app = await audited(t, { ledger, copies: [sink], timeout: 1500 })
   const { audit } = app
   await audit.record({ type: 'test', actor: { sub: 'alice' } })
-  // While the key of the day is made for the deed, somebody else's entry is stored, and the answer to it lost.
+  // While the key of the day is made for the deed, somebody else's entry comes.
   const { addKeys } = ledger
-  const asked = deferred()
+  const [asked, came] = [deferred(), deferred()]
   ledger.addKeys = async keys => {
     asked.resolve()
-    await new Promise(resolve => setTimeout(resolve, 100))
+    await came.promise
     return await addKeys.call(ledger, keys)
   }
   state.mode = 'loses the answer'
@@ -338,6 +338,8 @@ t.test('what is done to the log overtakes nobody whose answer was lost, and is g
   const erased = audit.erase({ sub: 'alice' }, { actor: { ip: '203.0.113.7' } })
   await asked.promise
   const note = audit.note({ type: 'patient' })
+  t.equal(audit.figures['waiting'], 2)
+  came.resolve()
   while (state.appends < before + 2) await new Promise(resolve => setTimeout(resolve, 5))
   state.mode = 'well'
   t.equal(await erased, true, 'it is found to be done')
