@@ -4,7 +4,7 @@ import { parseEnv } from 'node:util'
 import createError from '@fastify/error'
 import { envSchema } from 'env-schema'
 import type { JwtKey } from 'fastify-token-registry/session-jwt'
-import { baseUrl, delay, networks, operatorTokens, origins, pageUrl, privateKey, publicKeys, rateLimit, secrets, sessionLimit, signingKeys, trustedProxies, webhookUrl, type RateLimit } from './config/values.ts'
+import { baseUrl, delay, list, origins, pageUrl, privateKey, publicKeys, rateLimit, secrets, sessionLimit, signingKeys, trustedProxies, webhookUrl, type RateLimit } from './config/values.ts'
 import { redisUrl, type RedisPlace } from './config/redis-url.ts'
 import { aSecret, formats, variables, type Variables } from './config/variables.ts'
 
@@ -132,7 +132,7 @@ function audit (values: Variables): Config['audit'] {
 }
 
 function metrics ({ METRICS_TOKEN: tokens, METRICS_ALLOW: allow, METRICS_PORT: port }: Variables): Config['metrics'] {
-  return { tokens: tokens === undefined ? null : operatorTokens(tokens), allow: allow === undefined ? null : networks(allow), port: port ?? null }
+  return { tokens: tokens === undefined ? null : list(tokens), allow: allow === undefined ? null : list(allow), port: port ?? null }
 }
 
 function webhook ({ NOTIFY_WEBHOOK_URL: url, NOTIFY_WEBHOOK_SECRET: secret }: Variables): Config['webhook'] {

@@ -55,18 +55,14 @@ export function trustedProxies (text: string): boolean | readonly string[] {
   return list(text).map(proxy => isProxy(proxy) ? proxy : refuse('not an address'))
 }
 
-/** Addresses and networks. */
-export function networks (text: string): readonly string[] {
-  const allow = list(text)
-  new Operators({ allow }, 'METRICS_ALLOW') // eslint-disable-line no-new -- it throws where one is none
-  return allow
+/** What operators prove themselves by. */
+export function operatorTokens (text: string): Operators {
+  return new Operators({ token: list(text) }, 'METRICS_TOKEN')
 }
 
-/** What operators prove themselves by. */
-export function operatorTokens (text: string): readonly string[] {
-  const token = list(text)
-  new Operators({ token }, 'METRICS_TOKEN') // eslint-disable-line no-new -- likewise
-  return token
+/** From where operators ask. */
+export function operatorNetworks (text: string): Operators {
+  return new Operators({ allow: list(text) }, 'METRICS_ALLOW')
 }
 
 function isProxy (text: string): boolean {
@@ -176,7 +172,7 @@ function isWeak (text: string): boolean {
   return weakness(text) !== null
 }
 
-function list (text: string): string[] {
+export function list (text: string): string[] {
   const items = text.split(',').map(item => item.trim())
   return items.includes('') ? refuse('an empty item') : items
 }

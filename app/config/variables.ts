@@ -2,10 +2,12 @@ import { Type, type Static, type TString, type TUnsafe } from '@sinclair/typebox
 import { checkPassword } from '../passwords/policy.ts'
 import { isEmail } from '../users/email.ts'
 import { redisUrl } from './redis-url.ts'
-import { anchorUrl, baseUrl, databaseUrl, delay, logOrigin, networks, operatorTokens, origins, pageUrl, privateKey, publicKeys, rateLimit, secret, secrets, sender, sessionLimit, signingKeys, smtpUrl, trustedProxies, webhookSecret, webhookUrl } from './values.ts'
+import { anchorUrl, baseUrl, databaseUrl, delay, logOrigin, operatorNetworks, operatorTokens, origins, pageUrl, privateKey, publicKeys, rateLimit, secret, secrets, sender, sessionLimit, signingKeys, smtpUrl, trustedProxies, webhookSecret, webhookUrl } from './values.ts'
 
 /** What a variable that holds a secret may be. */
 export const aSecret = '32 bytes of randomness, as "openssl rand -base64 32" prints them'
+
+const aPort = { minimum: 0, maximum: 65535, mayBe: 'an integer from 0 to 65535' }
 
 /**
  * Every variable of the environment that the server reads. `mayBe` completes the message that refuses a value; the value of a
@@ -22,10 +24,8 @@ export const variables = Type.Object({
     description: 'where to listen; 0.0.0.0 in a container'
   }),
   PORT: Type.Integer({
-    minimum: 0,
-    maximum: 65535,
+    ...aPort,
     default: 3000,
-    mayBe: 'an integer from 0 to 65535',
     description: 'the port to listen on; 0 takes any that is free'
   }),
   PUBLIC_URL: Type.Optional(text('base-url', {
@@ -159,14 +159,12 @@ export const variables = Type.Object({
     mayBe: '16 or more letters, digits or -._~+/, as "openssl rand -hex 32" prints them, or several of them, separated by commas',
     description: 'what operators send as "Authorization: Bearer" to read /metrics and the details of /health; one is generated in DATA_DIR, but in production'
   })),
-  METRICS_ALLOW: Type.Optional(text('networks', {
+  METRICS_ALLOW: Type.Optional(text('operator-networks', {
     mayBe: 'addresses and networks, as 10.0.0.0/8, separated by commas',
     description: 'from where operators read them; with METRICS_TOKEN both must be right'
   })),
   METRICS_PORT: Type.Optional(Type.Integer({
-    minimum: 0,
-    maximum: 65535,
-    mayBe: 'an integer from 0 to 65535',
+    ...aPort,
     description: 'a port of its own for /metrics, on HOST, for whoever reaches it'
   })),
   RATE_LIMIT_GLOBAL: text('rate-limit', {
@@ -218,7 +216,7 @@ export const formats: Readonly<Record<string, (text: string) => boolean>> = {
   delay: parsedBy(delay),
   'log-origin': parsedBy(logOrigin),
   origins: parsedBy(origins),
-  networks: parsedBy(networks),
+  'operator-networks': parsedBy(operatorNetworks),
   'operator-tokens': parsedBy(operatorTokens),
   'page-url': parsedBy(pageUrl),
   password: parsedBy(checkPassword),
