@@ -7,6 +7,7 @@ import tokenRegistry, { type TokenRegistryOptions } from 'fastify-token-registry
 import metrics from 'fastify-token-registry/metrics'
 import redisStore from 'fastify-token-registry/redis-store'
 import sessionJwt from 'fastify-token-registry/session-jwt'
+import tracing from 'fastify-token-registry/tracing'
 import { Redis } from 'ioredis'
 import { RedisSessions } from './redis-sessions.ts'
 import { redisUrl } from './redis.ts'
@@ -148,6 +149,7 @@ export const variants: Readonly<Record<string, Variant>> = {
   session: fastifySession,
   'token-hit': sessionToken('session token, cache hit', {}),
   'token-metrics': sessionToken('session token, cache hit, with metrics', {}, async app => await app.register(metrics)),
+  'token-tracing': sessionToken('session token, cache hit, with tracing and no SDK', {}, async app => await app.register(tracing)),
   'token-miss': sessionToken('session token, cache miss', { cache: false }),
   'access-hit': accessToken('JWT of a session, cache hit', {}),
   'access-miss': accessToken('JWT of a session, cache miss', { cache: false }),
