@@ -1,0 +1,81 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { asAsked, readBoard, rowsOf } from './board.ts'
+import { load } from './load.ts'
+import { startPrometheus } from './prometheus.ts'
+
+// `npm run dash`: the reference server under load, and Prometheus that watches it, so that a person can look. Ctrl-C ends all of it.
+
+const { PORT = '3000', PROMETHEUS_PORT = '9090', REDIS_PORT = '6390' } = process.env
+const address = `http://127.0.0.1:${PORT}`
+const stopped = new AbortController()
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stopped.abort())
+
+const folder = await mkdtemp(join(tmpdir(), 'dash-'))
+const children: ChildProcess[] = []
+
+function start (program: string, args: readonly string[], env: Record<string, string> = {}): ChildProcess {
+  const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'ignore', 'inherit'] })
+  children.push(child)
+  return child
+}
+
+/** @throws where the program is not installed */
+async function started (child: ChildProcess): Promise<void> {
+  await once(child, 'spawn')
+}
+
+async function redis (): Promise<string> {
+  try {
+    await started(start('redis-server', ['--port', REDIS_PORT, '--bind', '127.0.0.1', '--save', '', '--dir', folder]))
+    return `redis://127.0.0.1:${REDIS_PORT}`
+  } catch {
+    console.log('redis-server is not installed: sessions are in memory, and what only Redis has stays empty')
+    return ''
+  }
+}
+
+async function serve (token: string): Promise<void> {
+  const server = start(process.execPath, ['dist/app/main.js'], {
+    PORT, METRICS_TOKEN: token, REDIS_URL: await redis(), DATA_DIR: join(folder, 'server'), RATE_LIMIT_GLOBAL: 'off', RATE_LIMIT_AUTH: 'off'
+  })
+  const ended = once(server, 'exit').then(() => { throw new Error('the server ended') })
+  ended.catch(() => {}) // where it is not awaited any more
+  while (!await Promise.race([ended, fetch(`${address}/health/ready`).then(({ ok }) => ok, () => false)])) await new Promise(resolve => setTimeout(resolve, 200))
+}
+
+/** The queries of a row as graphs of Prometheus' own. */
+function graphs (prometheus: string, exprs: readonly string[]): string {
+  const query = exprs.map((expr, i) => [`g${i}.expr=${encodeURIComponent(asAsked(expr))}`, `g${i}.tab=0`, `g${i}.range_input=15m`].join('&'))
+  return `${prometheus}/graph?${query.join('&')}`
+}
+
+try {
+  const token = randomBytes(24).toString('base64url')
+  await serve(token)
+  await mkdir(join(folder, 'prometheus'))
+  const prometheus = await startPrometheus({ program: 'prometheus', folder: join(folder, 'prometheus'), port: Number(PROMETHEUS_PORT), target: address, token })
+  children.push(prometheus.process)
+
+  console.log(`\nserver      ${address}/docs\nprometheus  ${prometheus.address}\nalerts      ${prometheus.address}/alerts\n`)
+  for (const { title, panels } of rowsOf(readBoard())) console.log(`${title}\n  ${graphs(prometheus.address, panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr)))}\n`)
+  console.log(`For Grafana: import deploy/grafana/token-registry.json, with ${prometheus.address} as its data source.`)
+  if (children.length > 2) console.log(`An alert: kill -STOP ${children[0]?.pid} hangs Redis; kill -CONT ${children[0]?.pid} mends it.`)
+  await load(address, stopped.signal)
+} catch (error) {
+  if (Object(error).code === 'ENOENT') console.error('prometheus is not installed: its package is called prometheus, in Debian too')
+  else console.error(error instanceof Error ? error.message : error)
+  process.exitCode = 1
+} finally {
+  for (const child of children) {
+    if (child.exitCode !== null || child.pid === undefined) continue
+    child.kill('SIGCONT')
+    child.kill('SIGTERM')
+    await once(child, 'exit')
+  }
+  await rm(folder, { recursive: true })
+}
