@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { asAsked, readBoard, rowsOf } from './board.ts'
-import { load } from './load.ts'
+import { load, loadEnv } from './load.ts'
 import { startPrometheus } from './prometheus.ts'
 
 // `npm run dash`: the reference server under load, and Prometheus that watches it, so that a person can look. Ctrl-C ends all of it.
@@ -41,7 +41,7 @@ async function redis (): Promise<string> {
 
 async function serve (token: string): Promise<void> {
   const server = start(process.execPath, ['dist/app/main.js'], {
-    PORT, METRICS_TOKEN: token, REDIS_URL: await redis(), DATA_DIR: join(folder, 'server'), RATE_LIMIT_GLOBAL: 'off', RATE_LIMIT_AUTH: 'off'
+    ...loadEnv, PORT, METRICS_TOKEN: token, REDIS_URL: await redis(), DATA_DIR: join(folder, 'server')
   })
   const ended = once(server, 'exit').then(() => { throw new Error('the server ended') })
   ended.catch(() => {}) // where it is not awaited any more

@@ -3,8 +3,17 @@ import { setTimeout as after } from 'node:timers/promises'
 const password = 'correct horse battery staple'
 const users = 4
 
+/** What the server must be told: its people have few sessions each, and meet the limit. */
+export const loadEnv = { RATE_LIMIT_GLOBAL: 'off', RATE_LIMIT_AUTH: 'off', SESSION_LIMIT: '2', SESSION_LIMIT_STRATEGY: 'refuse', LOG_LEVEL: 'warn' }
+
+interface Answer {
+  accessToken?: string
+  refreshToken?: string
+  sessions?: Array<{ id: string }>
+}
+
 /**
- * People who use the reference server, some of them badly, until `signal` aborts. The server must have no rate limits.
+ * People who use the reference server, some of them badly, until `signal` aborts. The server runs with `loadEnv`.
  *
  * @param address of the server, as `http://127.0.0.1:3000`
  * @returns how many requests were answered
@@ -12,7 +21,7 @@ const users = 4
 export async function load (address: string, signal: AbortSignal): Promise<number> {
   let answered = 0
 
-  async function send (method: string, path: string, { body, token }: { body?: object, token?: string } = {}): Promise<Record<string, string>> {
+  async function send (method: string, path: string, { body, token }: { body?: object, token?: string } = {}): Promise<Answer> {
     const response = await fetch(address + path, {
       method,
       signal: AbortSignal.any([signal, AbortSignal.timeout(10_000)]),
@@ -24,14 +33,21 @@ export async function load (address: string, signal: AbortSignal): Promise<numbe
     return text.startsWith('{') ? JSON.parse(text) : {}
   }
 
+  /** Where a limit refuses it, in the place of another session. */
+  async function signIn (email: string): Promise<Answer> {
+    const answer = await send('POST', '/api/auth/login', { body: { email, password } })
+    const [other] = answer.sessions ?? []
+    return other === undefined ? answer : await send('POST', '/api/auth/login', { body: { email, password, endOthers: [other.id] } })
+  }
+
   /** Signs in, looks around, refreshes, and leaves in one of several ways. */
   async function visit (email: string, turn: number): Promise<void> {
     await send('POST', '/api/auth/login', { body: { email, password: 'not the password of anybody' } })
-    const { accessToken = '', refreshToken = '' } = await send('POST', '/api/auth/login', { body: { email, password } })
+    const { accessToken = '', refreshToken = '' } = await signIn(email)
     for (let i = 0; i < 20; i++) await send('GET', '/api/auth/me', { token: accessToken })
     await send('GET', '/api/sessions', { token: accessToken })
     const next = await send('POST', '/api/auth/refresh', { body: { refreshToken } })
-    await send('POST', '/api/auth/refresh', { body: { refreshToken: next['refreshToken'] ?? '' } })
+    await send('POST', '/api/auth/refresh', { body: { refreshToken: next.refreshToken ?? '' } })
     await send('POST', '/api/auth/refresh', { body: { refreshToken: 'trr_of_nobody' } })
     // The first again: somebody has stolen it, or so it looks.
     if (turn % 3 === 0) await send('POST', '/api/auth/refresh', { body: { refreshToken } })

@@ -346,7 +346,7 @@ const given = new Set<number>()
  *
  * It lies below those that systems give to outgoing connections: a client that reconnects to a killed server would take its port.
  */
-async function freePort (): Promise<number> {
+export async function freePort (): Promise<number> {
   for (;;) {
     const port = randomInt(10_000, 32_768)
     if (given.has(port) || !await isFree(port)) continue
