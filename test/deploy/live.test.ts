@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as after } from 'node:timers/promises'
@@ -50,6 +50,11 @@ t.test('no panel is empty, and a store that hangs is told within a second, and p
   await within(90, async () => (await empty()).length === 0 && (await absent()).every(name => name === ofTwoStores))
   t.same(await empty(), [], 'no panel is empty')
   t.same(await absent(), [ofTwoStores], 'nor is 0 shown for what nobody counts, but for who has a second store')
+  for (const name of readdirSync('docs/runbooks')) {
+    for (const [, block = ''] of readFileSync(join('docs/runbooks', name), 'utf8').matchAll(/```promql\n(.*?)```/gs)) {
+      for (const expr of block.trim().split('\n')) await t.resolves(query(watch, expr), `${name}: ${expr}`)
+    }
+  }
   t.same(await query(watch, 'up').then(([sample]) => sample?.value), '1', 'Prometheus reads what it is given, as OpenMetrics')
   t.same((await alerts(watch)).filter(({ labels }) => labels['check'] !== undefined || labels['alertname'] === 'TokenRegistryStoreDown'), [], 'nothing fails')
 
