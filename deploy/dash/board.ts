@@ -12,6 +12,7 @@ export interface Panel {
   title: string
   description?: string
   gridPos: { x: number, y: number, w: number, h: number }
+  fieldConfig?: { defaults: { unit?: string } }
   /** Rows have none. */
   targets?: Array<{ refId: string, expr: string, legendFormat: string }>
 }

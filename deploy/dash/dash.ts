@@ -4,13 +4,13 @@ import { once } from 'node:events'
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { asAsked, readBoard, rowsOf } from './board.ts'
 import { load, loadEnv } from './load.ts'
+import { servePage } from './page.ts'
 import { startPrometheus } from './prometheus.ts'
 
 // `npm run dash`: the reference server under load, and Prometheus that watches it, so that a person can look. Ctrl-C ends all of it.
 
-const { PORT = '3000', PROMETHEUS_PORT = '9090', REDIS_PORT = '6390' } = process.env
+const { PORT = '3000', DASH_PORT = '3001', PROMETHEUS_PORT = '9090', REDIS_PORT = '6390' } = process.env
 const address = `http://127.0.0.1:${PORT}`
 const stopped = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stopped.abort())
@@ -48,12 +48,6 @@ async function serve (token: string): Promise<void> {
   while (!await Promise.race([ended, fetch(`${address}/health/ready`).then(({ ok }) => ok, () => false)])) await new Promise(resolve => setTimeout(resolve, 200))
 }
 
-/** The queries of a row as graphs of Prometheus' own. */
-function graphs (prometheus: string, exprs: readonly string[]): string {
-  const query = exprs.map((expr, i) => [`g${i}.expr=${encodeURIComponent(asAsked(expr))}`, `g${i}.tab=0`, `g${i}.range_input=15m`].join('&'))
-  return `${prometheus}/graph?${query.join('&')}`
-}
-
 try {
   const token = randomBytes(24).toString('base64url')
   await serve(token)
@@ -61,17 +55,23 @@ try {
   const prometheus = await startPrometheus({ program: 'prometheus', folder: join(folder, 'prometheus'), port: Number(PROMETHEUS_PORT), target: address, token })
   children.push(prometheus.process)
 
-  console.log(`\nserver      ${address}/docs\nprometheus  ${prometheus.address}\nalerts      ${prometheus.address}/alerts\n`)
-  for (const { title, panels } of rowsOf(readBoard())) console.log(`${title}\n  ${graphs(prometheus.address, panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr)))}\n`)
-  console.log(`For Grafana: import deploy/grafana/token-registry.json, with ${prometheus.address} as its data source.`)
-  if (children.length > 2) console.log(`An alert: kill -STOP ${children[0]?.pid} hangs Redis; kill -CONT ${children[0]?.pid} mends it.`)
+  const page = await servePage(Number(DASH_PORT), prometheus.address)
+  console.log(`
+dashboard   http://127.0.0.1:${DASH_PORT}
+server      ${address}/docs
+prometheus  ${prometheus.address}
+
+For Grafana: import deploy/grafana/token-registry.json, with that Prometheus as its data source.`)
+  if (children.length > 2) console.log(`For an alert: kill -STOP ${children[0]?.pid} hangs Redis, kill -CONT ${children[0]?.pid} mends it.`)
   await load(address, stopped.signal)
+  await page.close()
 } catch (error) {
   if (Object(error).code === 'ENOENT') console.error('prometheus is not installed: its package is called prometheus, in Debian too')
   else console.error(error instanceof Error ? error.message : error)
   process.exitCode = 1
 } finally {
-  for (const child of children) {
+  // What needs others before them.
+  for (const child of children.toReversed()) {
     if (child.exitCode !== null || child.pid === undefined) continue
     child.kill('SIGCONT')
     child.kill('SIGTERM')

@@ -43,7 +43,8 @@ export async function load (address: string, signal: AbortSignal): Promise<numbe
   /** Signs in, looks around, refreshes, and leaves in one of several ways. */
   async function visit (email: string, turn: number): Promise<void> {
     await send('POST', '/api/auth/login', { body: { email, password: 'not the password of anybody' } })
-    const { accessToken = '', refreshToken = '' } = await signIn(email)
+    const { accessToken, refreshToken } = await signIn(email)
+    if (accessToken === undefined || refreshToken === undefined) throw new Error('nobody is signed in')
     for (let i = 0; i < 20; i++) await send('GET', '/api/auth/me', { token: accessToken })
     await send('GET', '/api/sessions', { token: accessToken })
     const next = await send('POST', '/api/auth/refresh', { body: { refreshToken } })
