@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as after } from 'node:timers/promises'
 import { load, loadEnv } from './load.ts'
 import { servePage } from './page.ts'
 import { startPrometheus } from './prometheus.ts'
@@ -45,7 +46,9 @@ async function serve (token: string): Promise<void> {
   })
   const ended = once(server, 'exit').then(() => { throw new Error('the server ended') })
   ended.catch(() => {}) // where it is not awaited any more
-  while (!await Promise.race([ended, fetch(`${address}/health/ready`).then(({ ok }) => ok, () => false)])) await new Promise(resolve => setTimeout(resolve, 200))
+  // No other server that may be there takes the token.
+  const ready = async (): Promise<boolean> => await fetch(`${address}/metrics`, { headers: { authorization: `Bearer ${token}` } }).then(({ ok }) => ok, () => false)
+  while (!await Promise.race([ended, ready()])) await after(200)
 }
 
 try {
@@ -62,7 +65,8 @@ server      ${address}/docs
 prometheus  ${prometheus.address}
 
 For Grafana: import deploy/grafana/token-registry.json, with that Prometheus as its data source.`)
-  if (children.length > 2) console.log(`For an alert: kill -STOP ${children[0]?.pid} hangs Redis, kill -CONT ${children[0]?.pid} mends it.`)
+  const redisPid = children[0]?.pid
+  if (redisPid !== undefined) console.log(`For an alert: kill -STOP ${redisPid} hangs Redis, kill -CONT ${redisPid} mends it.`)
   await load(address, stopped.signal)
   await page.close()
 } catch (error) {

@@ -37,14 +37,21 @@ export async function startPrometheus ({ program, folder, port, target, token }:
   const ended = once(process, 'exit').then(() => { throw new Error(`Prometheus ended:\n${said}`) })
   ended.catch(() => {}) // where it is not awaited any more
   const address = `http://${listen}`
-  await Promise.race([ended, answers(`${address}/-/ready`)])
-  return { process, address }
+  const over = new AbortController()
+  try {
+    await Promise.race([ended, answers(`${address}/-/ready`, AbortSignal.any([over.signal, AbortSignal.timeout(30_000)]))])
+    return { process, address }
+  } catch (error) {
+    process.kill('SIGKILL')
+    throw error
+  } finally {
+    over.abort()
+  }
 }
 
-async function answers (url: string): Promise<void> {
-  const until = Date.now() + 30_000
+async function answers (url: string, signal: AbortSignal): Promise<void> {
   while (!await fetch(url, { signal: AbortSignal.timeout(1000) }).then(({ ok }) => ok, () => false)) {
-    if (Date.now() > until) throw new Error(`${url} does not answer`)
+    if (signal.aborted) throw new Error(`${url} does not answer`)
     await after(100)
   }
 }
