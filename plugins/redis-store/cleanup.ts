@@ -16,8 +16,6 @@ const SLICE = 10
 const PAUSE = 3
 /** ms that it pauses at most, so as to keep the lease where Redis is slow */
 const LONGEST_PAUSE = 1000
-/** ms until the first pass, where the interval is longer: it counts the sessions too, and who looks at a new process wants to know. */
-const FIRST = 5000
 /** Passes that fail, one after the other, until that is told: a hitch is none. */
 const PERSISTENT = 2
 
@@ -82,9 +80,9 @@ export class Cleanup {
   }
 
   async #run (interval: number): Promise<never> {
-    for (let wait = Math.min(interval, FIRST); ; wait = interval) {
+    for (;;) {
       // Processes that were started together do not ask for the lease together.
-      await this.#sleep(wait * (0.75 + Math.random() / 2))
+      await this.#sleep(interval * (0.75 + Math.random() / 2))
       try {
         await this.#pass(interval)
         this.#failures = 0
