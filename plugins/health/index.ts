@@ -1,6 +1,7 @@
 import underPressure from '@fastify/under-pressure'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
+import { endUnused } from './connections.ts'
 import { Health, type Process } from './health.ts'
 import { resolveOptions, type HealthPluginOptions, type Pressure } from './options.ts'
 
@@ -26,6 +27,7 @@ const health: FastifyPluginAsync<HealthPluginOptions> = async (app, given) => {
     done(null, payload)
   })
   app.addHook('preClose', async () => { health.closed() })
+  endUnused(app)
 }
 
 /** In a context of its own: the host may register the same plugin later. */

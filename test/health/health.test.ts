@@ -1,11 +1,15 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 import underPressure from '@fastify/under-pressure'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import audit from '../../plugins/audit/index.ts'
 import health, { healthRoutes, type HealthPluginOptions, type HealthRoutesOptions } from '../../plugins/health/index.ts'
-import { memoryStore } from '../../plugins/token-registry/index.ts'
+import tokenRegistry, { memoryStore } from '../../plugins/token-registry/index.ts'
 import { audited, fragileLedger } from '../support/audited.ts'
-import { build } from '../support/build.ts'
+import { build, newSecret } from '../support/build.ts'
+import { newCertificate } from '../support/certificate.ts'
 import { decorated } from '../support/decorated.ts'
 
 const token = 'token-of-operators'
@@ -101,6 +105,24 @@ t.test('drain lets readiness fail while requests are served, and closes the serv
   t.equal(closed, false)
   await drained
   await t.rejects(fetch(address))
+})
+
+t.test('connections that have sent nothing hold up no closing', async t => {
+  const never = { headersTimeout: 0, requestTimeout: 0 } // what Node itself would end them by
+  const { key, cert } = newCertificate()
+  for (const [server, connected] of [
+    [Fastify({ http: never }), async (port: number) => await once(connect(port).resume(), 'connect')],
+    [Fastify({ https: { ...never, key, cert } }), async (port: number) => await once(connectTls({ port, ca: cert, servername: 'localhost' }).resume(), 'secureConnect')]
+  ] as const) {
+    const app: FastifyInstance = server
+    await app.register(tokenRegistry, { secret: newSecret() })
+    await app.register(health, { shutdownDelay: 0 })
+    app.get('/', async () => 'served')
+    const { port } = new URL(await app.listen({ host: '127.0.0.1', port: 0 }))
+    await connected(Number(port))
+    t.equal((await app.inject('/')).body, 'served')
+    await app.health.drain()
+  }
 })
 
 t.test('who closes it while it drains waits for nothing', async t => {

@@ -1,12 +1,8 @@
-import { execFileSync } from 'node:child_process'
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer as createHttp, type IncomingMessage, type RequestListener, type Server } from 'node:http'
 import { createServer as createHttps } from 'node:https'
 import { createServer as createTcp, setDefaultAutoSelectFamily, type AddressInfo, type LookupFunction, type Socket } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { notificationOf, Undeliverable, type Channel } from '../../plugins/session-limits/notifications/event.ts'
@@ -14,6 +10,7 @@ import { Notifications } from '../../plugins/session-limits/notifications/notifi
 import { resolveNotificationOptions } from '../../plugins/session-limits/notifications/options.ts'
 import { isPublic } from '../../plugins/session-limits/notifications/public-address.ts'
 import { webhookChannel, type WebhookOptions } from '../../plugins/session-limits/notifications/webhook.ts'
+import { newCertificate } from '../support/certificate.ts'
 import { soon } from '../support/deferred.ts'
 
 const newSecret = () => randomBytes(32).toString('base64')
@@ -137,17 +134,14 @@ t.test('what a receiver gets', async t => {
   })
 
   t.test('comes by https from a certificate that is trusted, and from no other', async t => {
-    const folder = mkdtempSync(join(tmpdir(), 'webhook-'))
-    t.teardown(() => rmSync(folder, { recursive: true }))
-    execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', 'key', '-out', 'cert', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost'], { cwd: folder, stdio: 'pipe' })
-    const [key, cert] = ['key', 'cert'].map(name => readFileSync(join(folder, name), 'utf8'))
+    const { key, cert } = newCertificate()
     const there = await receiver(t, undefined, listener => createHttps({ key, cert }, listener))
     const url = `https://localhost:${there.port}/secret-path`
     const lookup = leadingTo('127.0.0.1')
     await t.rejects(send(channelTo(url, { lookup })), { message: `the webhook at localhost:${there.port} was not reached: DEPTH_ZERO_SELF_SIGNED_CERT` })
-    await t.rejects(send(channelTo(url.replace('localhost', 'other.example'), { lookup, ca: String(cert) })), { message: /not reached: ERR_TLS_CERT_ALTNAME_INVALID$/ })
+    await t.rejects(send(channelTo(url.replace('localhost', 'other.example'), { lookup, ca: cert })), { message: /not reached: ERR_TLS_CERT_ALTNAME_INVALID$/ })
     t.strictSame(there.received, [])
-    await send(channelTo(url, { lookup, ca: String(cert) }))
+    await send(channelTo(url, { lookup, ca: cert }))
     t.equal(there.received.length, 1)
   })
 
