@@ -44,11 +44,13 @@ async function serve (token: string): Promise<void> {
   const server = start(process.execPath, ['dist/app/main.js'], {
     ...loadEnv, PORT, METRICS_TOKEN: token, REDIS_URL: await redis(), DATA_DIR: join(folder, 'server')
   })
-  const ended = once(server, 'exit').then(() => { throw new Error('the server ended') })
-  ended.catch(() => {}) // where it is not awaited any more
+  server.once('exit', () => stopped.abort(new Error('the server ended')))
   // No other server that may be there takes the token.
   const ready = async (): Promise<boolean> => await fetch(`${address}/metrics`, { headers: { authorization: `Bearer ${token}` } }).then(({ ok }) => ok, () => false)
-  while (!await Promise.race([ended, ready()])) await after(200)
+  while (!await ready()) {
+    stopped.signal.throwIfAborted()
+    await after(200)
+  }
 }
 
 try {
@@ -58,7 +60,7 @@ try {
   const prometheus = await startPrometheus({ program: 'prometheus', folder: join(folder, 'prometheus'), port: Number(PROMETHEUS_PORT), target: address, token })
   children.push(prometheus.process)
 
-  const page = await servePage(Number(DASH_PORT), prometheus.address)
+  await servePage(Number(DASH_PORT), prometheus.address, stopped.signal)
   console.log(`
 dashboard   http://127.0.0.1:${DASH_PORT}
 server      ${address}/docs
@@ -68,15 +70,19 @@ For Grafana: import deploy/grafana/token-registry.json, with that Prometheus as 
   const redisPid = children[0]?.pid
   if (redisPid !== undefined) console.log(`For an alert: kill -STOP ${redisPid} hangs Redis, kill -CONT ${redisPid} mends it.`)
   await load(address, stopped.signal)
-  await page.close()
+  stopped.signal.throwIfAborted()
 } catch (error) {
-  if (Object(error).code === 'ENOENT') console.error('prometheus is not installed: its package is called prometheus, in Debian too')
-  else console.error(error instanceof Error ? error.message : error)
-  process.exitCode = 1
+  // What fails once all is being stopped fails for that.
+  const fault = Object(stopped.signal.aborted ? stopped.signal.reason : error)
+  if (fault.name !== 'AbortError') {
+    console.error(fault.code === 'ENOENT' ? 'prometheus is not installed: its package is called prometheus, in Debian too' : fault.message)
+    process.exitCode = 1
+  }
 } finally {
+  stopped.abort()
   // What needs others before them.
   for (const child of children.toReversed()) {
-    if (child.exitCode !== null || child.pid === undefined) continue
+    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) continue
     child.kill('SIGCONT')
     child.kill('SIGTERM')
     await once(child, 'exit')

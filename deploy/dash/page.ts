@@ -1,13 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify from 'fastify'
 import { asAsked, readBoard, rowsOf } from './board.ts'
 
 const uplot = join(dirname(createRequire(import.meta.url).resolve('uplot')), '.')
 
-/** Shows the dashboard of Grafana without a Grafana. The page asks Prometheus by itself. */
-export async function servePage (port: number, prometheus: string): Promise<FastifyInstance> {
+/** Shows the dashboard of Grafana without a Grafana. The page asks Prometheus by itself. Until `signal` aborts. */
+export async function servePage (port: number, prometheus: string, signal: AbortSignal): Promise<void> {
   const app = Fastify({ forceCloseConnections: true })
   const rows = rowsOf(readBoard()).map(({ title, panels }) => ({
     title,
@@ -20,6 +20,5 @@ export async function servePage (port: number, prometheus: string): Promise<Fast
   for (const [name, type] of [['uPlot.iife.min.js', 'text/javascript'], ['uPlot.min.css', 'text/css']] as const) {
     app.get(`/${name}`, (_request, reply) => reply.type(type).send(readFileSync(join(uplot, name))))
   }
-  await app.listen({ host: '127.0.0.1', port })
-  return app
+  await app.listen({ host: '127.0.0.1', port, signal })
 }

@@ -1,16 +1,27 @@
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { childEnv } from '../support/child-env.ts'
 import { freePort } from '../support/redis.ts'
 
 // What `npm run dash` runs, built: `npm test` has made dist/ just before.
 
-t.test('npm run dash shows the server under load, and leaves nothing behind', async t => {
-  const [PORT, DASH_PORT, PROMETHEUS_PORT, REDIS_PORT] = [await freePort(), await freePort(), await freePort(), await freePort()].map(String)
-  const child = spawn(process.execPath, ['--import', 'tsx', 'deploy/dash/dash.ts'], { env: { ...childEnv, PORT, DASH_PORT, PROMETHEUS_PORT, REDIS_PORT }, detached: true })
-  const exit = once(child, 'exit')
+interface Dash {
+  child: ChildProcessWithoutNullStreams
+  exit: Promise<unknown[]>
+  /** That it has written. */
+  lines: string[]
+  ports: Record<'PORT' | 'DASH_PORT' | 'PROMETHEUS_PORT' | 'REDIS_PORT', string>
+}
+
+/** Starts it, and waits until it says where to look. */
+async function startDash (t: Test): Promise<Dash> {
+  const [PORT = '', DASH_PORT = '', PROMETHEUS_PORT = '', REDIS_PORT = ''] = [await freePort(), await freePort(), await freePort(), await freePort()].map(String)
+  const ports = { PORT, DASH_PORT, PROMETHEUS_PORT, REDIS_PORT }
+  const child = spawn(process.execPath, ['--import', 'tsx', 'deploy/dash/dash.ts'], { env: { ...childEnv, ...ports }, detached: true })
+  const exit = once(child, 'close')
   t.teardown(() => { if (child.exitCode === null && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL') })
   const lines: string[] = []
   createInterface(child.stderr).on('line', line => lines.push(line))
@@ -18,6 +29,17 @@ t.test('npm run dash shows the server under load, and leaves nothing behind', as
     lines.push(line)
     if (line.startsWith('For an alert:')) break
   }
+  child.stdout.resume()
+  return { child, exit, lines, ports }
+}
+
+async function nobodyListens (t: Test, { ports: { PORT, DASH_PORT, PROMETHEUS_PORT } }: Dash): Promise<void> {
+  for (const port of [PORT, DASH_PORT, PROMETHEUS_PORT]) await t.rejects(fetch(`http://127.0.0.1:${port}`), 'nobody listens any more')
+}
+
+t.test('npm run dash shows the server under load, and leaves nothing behind', async t => {
+  const dash = await startDash(t)
+  const { child, exit, lines, ports: { DASH_PORT, PROMETHEUS_PORT } } = dash
   t.match(lines.join('\n'), `dashboard   http://127.0.0.1:${DASH_PORT}`)
 
   const dashboard = `http://127.0.0.1:${DASH_PORT}`
@@ -31,5 +53,15 @@ t.test('npm run dash shows the server under load, and leaves nothing behind', as
 
   child.kill('SIGINT')
   t.same(await exit, [0, null])
-  for (const port of [PORT, DASH_PORT, PROMETHEUS_PORT]) await t.rejects(fetch(`http://127.0.0.1:${port}`), 'nobody listens any more')
+  await nobodyListens(t, dash)
+})
+
+t.test('where the server dies, all of it ends and says so', async t => {
+  const dash = await startDash(t)
+  const { child: { pid }, exit, lines } = dash
+  const [, server = ''] = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).split(' ')
+  process.kill(Number(server), 'SIGKILL')
+  t.same(await exit, [1, null])
+  t.match(lines.at(-1), 'the server ended')
+  await nobodyListens(t, dash)
 })
