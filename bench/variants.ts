@@ -150,6 +150,7 @@ export const variants: Readonly<Record<string, Variant>> = {
   'token-hit': sessionToken('session token, cache hit', {}),
   'token-metrics': sessionToken('session token, cache hit, with metrics', {}, async app => await app.register(metrics)),
   'token-tracing': sessionToken('session token, cache hit, with tracing and no SDK', {}, async app => await app.register(tracing)),
+  'token-both': sessionToken('session token, cache hit, with metrics and tracing', {}, async app => await app.register(metrics).register(tracing)),
   'token-miss': sessionToken('session token, cache miss', { cache: false }),
   'access-hit': accessToken('JWT of a session, cache hit', {}),
   'access-miss': accessToken('JWT of a session, cache miss', { cache: false }),
