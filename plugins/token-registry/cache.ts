@@ -111,7 +111,7 @@ export class SessionCache {
   read (id: string, fetch: () => Promise<SessionRecord | null>): Read {
     this.stats.misses++
     const coherent = this.#coherent()
-    if (!coherent) this.stats.bypassed++
+    if (!coherent && this.#half > 0) this.stats.bypassed++
     let read = coherent ? this.#reads.get(id) : undefined
     if (read === undefined) {
       read = { id, at: performance.now(), record: fetch(), alive: coherent, readers: 0 }
