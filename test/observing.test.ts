@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import t from 'tap'
+import { HealthChecks } from '../plugins/token-registry/health-checks.ts'
 import { memoryStore, type Observer } from '../plugins/token-registry/index.ts'
 import { Tally } from '../plugins/token-registry/tally.ts'
 import { build } from './support/build.ts'
@@ -70,8 +71,40 @@ t.test('each part is asked once a second at most, within its time, and never tog
   })
   while (fine.asked < 2) await Promise.all([healthChecks.read(), pause(20)])
   t.equal(asked, 1, 'what does not answer is not asked again')
+  for (const timeout of [0, -1, NaN, Infinity, 901, '100']) t.throws(() => healthChecks.add('other', () => ({ status: 'ok' }), { timeout: timeout as number }), { code: 'FST_TOKEN_OPTIONS', message: /other has a timeout of .*900 ms at most/ })
+  t.throws(() => healthChecks.add('other', null as never), { code: 'FST_TOKEN_OPTIONS', message: /other is no function/ })
   for (const name of ['', 'Not one', 'x'.repeat(33)]) t.throws(() => healthChecks.add(name, () => ({ status: 'ok' })), { code: 'FST_TOKEN_OPTIONS' })
   t.throws(() => healthChecks.add('store', () => ({ status: 'ok' })), /there is a health check named store already/)
+})
+
+t.test('what a check returns that is no answer is a failure', async t => {
+  const checks = new HealthChecks()
+  for (const [name, answer] of Object.entries({ up: { status: 'up' }, yes: true, text: 'ok', nothing: undefined, list: [] })) checks.add(name, () => answer as never)
+  checks.add('object', () => ({ status: 'ok', detail: { secret: 1 } }) as never)
+  const { object, ...others } = await checks.read()
+  t.match(object, { status: 'ok', detail: undefined })
+  for (const [name, health] of Object.entries(others)) t.match(health, { status: 'fail', detail: 'the check told none of ok, degraded, fail' }, name)
+})
+
+t.test('a part whose answer was lost is asked once more, after a while', async t => {
+  const checks = new HealthChecks(1500)
+  let asked = 0
+  const late: Array<(health: { status: 'ok' }) => void> = []
+  checks.add('forgetful', () => asked++ === 0 ? new Promise(resolve => { late.push(resolve) }) : { status: 'ok' }, { timeout: 20 })
+  t.match(await checks.read(), { forgetful: { status: 'fail' } })
+  while ((await checks.read())['forgetful']?.status === 'fail') await pause(50)
+  t.equal(asked, 2)
+  late[0]?.({ status: 'ok' })
+  t.match(await checks.read(), { forgetful: { status: 'ok' } })
+})
+
+t.test('a source of figures that fails is left out, where that is told', async t => {
+  const { tokenRegistry: { stats } } = await build(t)
+  stats.register('broken', () => { throw new Error('no figures') })
+  t.throws(() => stats.read(), /no figures/)
+  const told: unknown[] = []
+  t.notOk('broken' in stats.read((name, error) => told.push(name, error)))
+  t.match(told, ['broken', /no figures/])
 })
 
 t.test('a tally tells so many names apart, and loses nothing', async t => {

@@ -2,6 +2,7 @@ import underPressure from '@fastify/under-pressure'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import { endUnused } from './connections.ts'
+import { HealthOptions } from './errors.ts'
 import { Health, type Process } from './health.ts'
 import { resolveOptions, type HealthPluginOptions, type Pressure } from './options.ts'
 
@@ -15,19 +16,25 @@ const health: FastifyPluginAsync<HealthPluginOptions> = async (app, given) => {
   const { shutdownDelay, pressure } = resolveOptions(given)
   const health = new Health({
     // The host's, where it has one before this.
-    process: app.hasDecorator('memoryUsage') ? processOf(app) : await watchProcess(app, pressure),
+    process: app.hasPlugin('@fastify/under-pressure') ? hostOf(app, pressure) : await watchProcess(app, pressure),
     checks: app.tokenRegistry.healthChecks,
     shutdownDelay,
     close: async () => { await app.close() }
   })
   app.decorate('health', health)
   // A connection that is kept alive after its last answer would hold up the closing.
-  app.addHook('onSend', (_request, reply, payload, done) => {
-    if (health.draining) reply.header('connection', 'close')
+  app.addHook('onSend', (request, reply, payload, done) => {
+    if (health.draining && request.raw.httpVersionMajor === 1) reply.header('connection', 'close')
     done(null, payload)
   })
   app.addHook('preClose', async () => { health.closed() })
   endUnused(app)
+}
+
+function hostOf (app: FastifyInstance, pressure: Pressure): Process {
+  const [limit] = Object.keys(pressure)
+  if (limit !== undefined) throw new HealthOptions(`${limit}: @fastify/under-pressure is registered here already: give it its limits`)
+  return processOf(app)
 }
 
 /** In a context of its own: the host may register the same plugin later. */
@@ -53,5 +60,5 @@ function processOf (app: FastifyInstance): Process {
 export default fp(health, { name: 'health', fastify: '5.x', dependencies: ['token-registry'] })
 export * from './errors.ts'
 export type { Health, Readiness, Usage } from './health.ts'
-export type { HealthPluginOptions } from './options.ts'
+export type { HealthPluginOptions, Pressure } from './options.ts'
 export { healthRoutes, type HealthRoutesOptions } from './routes.ts'

@@ -17,6 +17,7 @@ export interface HealthPluginOptions extends Pressure {
   shutdownDelay?: Duration
 }
 
+const LONGEST = 3_600_000
 const bytes = Type.Optional(Type.Integer({ minimum: 1, errorMessage: 'a number of bytes' }))
 
 const Options = Type.Object({
@@ -39,5 +40,7 @@ export function resolveOptions (given: HealthPluginOptions): ResolvedOptions {
   const fault = faultOf(Options, given, '')
   if (fault !== null) throw new HealthOptions(fault)
   const { shutdownDelay = 5000, ...pressure } = given
-  return { shutdownDelay: milliseconds(shutdownDelay), pressure }
+  const delay = milliseconds(shutdownDelay)
+  if (delay > LONGEST) throw new HealthOptions(`shutdownDelay is ${shutdownDelay}: it may be an hour at most`)
+  return { shutdownDelay: delay, pressure }
 }

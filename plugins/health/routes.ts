@@ -1,12 +1,14 @@
 import { Type, type TSchema } from '@sinclair/typebox'
 import type { FastifyPluginAsync } from 'fastify'
-import { errorAnswers, Operators, type OperatorOptions } from '../token-registry/index.ts'
+import { errorAnswers, faultOf, Operators, ownOf, type OperatorOptions } from '../token-registry/index.ts'
 import { HealthOptions } from './errors.ts'
 
 export interface HealthRoutesOptions {
   /** Who is told details: what the process uses, what each part says. Nobody, where it is left out. */
   operators?: OperatorOptions
 }
+
+const Options = Type.Object({ operators: Type.Optional(Type.Unknown()) }, { additionalProperties: false })
 
 const tags = ['health']
 // Who probes must not be refused, nor use up what others of its address may send.
@@ -41,8 +43,12 @@ const Ready = {
  * @example
  * await fastify.register(healthRoutes, { prefix: '/health', operators: { token: process.env.METRICS_TOKEN } })
  */
-export const healthRoutes: FastifyPluginAsync<HealthRoutesOptions> = async (app, { operators: who = {} }) => {
+export const healthRoutes: FastifyPluginAsync<HealthRoutesOptions> = async (app, options) => {
   if (!app.hasDecorator('health')) throw new HealthOptions('healthRoutes: the plugin health is not registered here')
+  const own = ownOf(options)
+  const fault = faultOf(Options, own, '')
+  if (fault !== null) throw new HealthOptions(`healthRoutes: ${fault}`)
+  const { operators: who = {} } = own
   const { health } = app
   const operators = new Operators(who, 'operators')
 

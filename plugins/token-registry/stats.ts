@@ -29,14 +29,24 @@ export class Stats {
     this.#sources.set(name, read)
   }
 
-  /** All figures, by source. */
-  read (): Record<string, Figures> {
+  /**
+   * All figures, by source.
+   *
+   * @param failed is told why a source is left out; without it that is thrown
+   */
+  read (failed: (name: string, error: unknown) => void = (_name, error) => { throw error }): Record<string, Figures> {
     const { tallies: { issued, rotated, reused, ended }, recovered, servedStale } = this
     const figures: Record<string, Figures> = {
       sessions: { issued: issued.total, rotated: rotated.total, recovered, reused: reused.total, servedStale },
       ended: ended.by('reason')
     }
-    for (const [name, read] of this.#sources) figures[name] = read()
+    for (const [name, read] of this.#sources) {
+      try {
+        figures[name] = { ...read() }
+      } catch (error) {
+        failed(name, error)
+      }
+    }
     return figures
   }
 }

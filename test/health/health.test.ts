@@ -136,15 +136,24 @@ t.test('who closes it while it drains waits for nothing', async t => {
 t.test('options that are none are refused, and named', async t => {
   for (const [options, said] of [
     [{ shutdownDelay: 'soon' }, /health: shutdownDelay is 'soon'/],
+    [{ shutdownDelay: '30d' }, 'health: shutdownDelay is 30d: it may be an hour at most'],
     [{ maxEventLoopDelay: 0 }, /maxEventLoopDelay is 0/],
     [{ maxEventLoopUtilization: 2 }, /maxEventLoopUtilization is 2/],
     [{ colour: 'red' }, /colour is not an option/]
-  ] as Array<[HealthPluginOptions, RegExp]>) {
+  ] as Array<[HealthPluginOptions, string | RegExp]>) {
     const app = await build(t)
     await t.rejects(async () => await app.register(health, options), { code: 'FST_HEALTH_OPTIONS', message: said })
   }
-  const app = await build(t)
-  await app.register(health)
-  await t.rejects(async () => await app.register(healthRoutes, { operators: { token: 'short' } }), { message: /operators.token: it may be/ })
+  const host = await build(t)
+  await host.register(underPressure)
+  await t.rejects(async () => await host.register(health, { maxRssBytes: 1 }), { code: 'FST_HEALTH_OPTIONS', message: 'health: maxRssBytes: @fastify/under-pressure is registered here already: give it its limits' })
+  for (const [options, said] of [
+    [{ operator: {} }, 'health: healthRoutes: operator is not an option: there are operators'],
+    [{ operators: { token: 'short' } }, /operators.token: it may be/]
+  ] as const) {
+    const app = await build(t)
+    await app.register(health)
+    await t.rejects(async () => await app.register(healthRoutes, options as object), { message: said })
+  }
   await t.rejects(async () => await Fastify().register(healthRoutes), { code: 'FST_HEALTH_OPTIONS', message: /is not registered here/ })
 })
