@@ -1,6 +1,8 @@
 import type { Histogram, Metric } from 'prom-client'
 import { add, isOpenMetrics, type MetricsRegister } from './register.ts'
-import type { TraceOf } from './traces.ts'
+
+/** The trace that is under way, for exemplars; null where it is not recorded. */
+export type TraceOf = () => { trace_id: string, span_id: string } | null
 
 interface Exemplar {
   labelSet: Record<string, string>

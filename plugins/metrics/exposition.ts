@@ -21,7 +21,14 @@ export function withNaN (text: string): string {
   return text.replace(/^([^#\n].*) Nan$/gm, '$1 NaN')
 }
 
-/** Whether who scrapes takes OpenMetrics. */
+/** Whether who scrapes takes OpenMetrics, as gladly as plain text (RFC 9110 §12.5.1). */
 export function takesOpenMetrics (accept = ''): boolean {
-  return accept.split(',').some(range => /^\s*application\/openmetrics-text\s*(;|$)/i.test(range) && !/;\s*q=0(\.0*)?\s*(;|$)/i.test(range))
+  const weight = weightOf(accept, 'application/openmetrics-text')
+  return weight > 0 && weight >= weightOf(accept, 'text/plain')
+}
+
+function weightOf (accept: string, type: string): number {
+  const weights = accept.split(',').map(range => range.split(';').map(part => part.trim().toLowerCase())).filter(([name]) => name === type)
+    .map(([, ...parameters]) => Number(parameters.find(parameter => /^q=/.test(parameter))?.slice(2) ?? 1))
+  return Math.max(0, ...weights)
 }

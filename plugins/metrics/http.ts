@@ -1,21 +1,27 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Counter } from 'prom-client'
-import { Durations, type Series } from './durations.ts'
+import { Durations, type Series, type TraceOf } from './durations.ts'
 import { add, type MetricsRegister } from './register.ts'
-import type { TraceOf } from './traces.ts'
 
 const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 /** For methods that few servers have, and for URLs that are those of no route. */
 const OTHER = 'other'
 
-const kBegan = Symbol('fastify-token-registry metrics began')
-const kCounted = Symbol('fastify-token-registry metrics counted')
+const kMeasure = Symbol('fastify-token-registry metrics')
+
+/** What an instance knows of a request. */
+interface Measure {
+  of: HttpMetrics
+  /** By the monotonic clock; null where a hook before ours refused it. */
+  began: number | null
+  /** Where it was counted. */
+  counted: Count | null
+  /** Of an instance that this one is in. */
+  outer: Measure | undefined
+}
 
 interface MeasuredRequest extends FastifyRequest {
-  /** By the monotonic clock. */
-  [kBegan]?: number
-  /** Where it was counted. */
-  [kCounted]?: Count
+  [kMeasure]?: Measure
 }
 
 interface Count {
@@ -53,7 +59,7 @@ export class HttpMetrics {
   /** By onSend: to be told when an answer has left costs several times as much as all that is done here. */
   wire (app: FastifyInstance): void {
     app.addHook('onRequest', (request: MeasuredRequest, _reply, done) => {
-      request[kBegan] = performance.now()
+      this.#measure(request, performance.now())
       done()
     })
     app.addHook('onSend', (request: MeasuredRequest, reply, payload, done) => {
@@ -67,12 +73,21 @@ export class HttpMetrics {
     let count = counts.get(statusCode)
     if (count === undefined) counts.set(statusCode, count = { value: 0 })
     count.value++
-    const { [kCounted]: before, [kBegan]: began } = request
-    request[kCounted] = count
+    let measure = request[kMeasure]
+    while (measure !== undefined && measure.of !== this) measure = measure.outer
+    measure ??= this.#measure(request, null)
+    const { began, counted } = measure
+    measure.counted = count
     // A hook after this one failed, so that it is answered otherwise.
-    if (before !== undefined) before.value--
+    if (counted !== null) counted.value--
     // Where the server logs requests Fastify knows. Else, what a hook before ours refused took no time that is known.
-    else durations.observe((elapsedTime > 0 || began === undefined ? elapsedTime : performance.now() - began) / 1000)
+    else durations.observe((elapsedTime > 0 || began === null ? elapsedTime : performance.now() - began) / 1000)
+  }
+
+  #measure (request: MeasuredRequest, began: number | null): Measure {
+    const measure = { of: this, began, counted: null, outer: request[kMeasure] }
+    request[kMeasure] = measure
+    return measure
   }
 
   #routeOf (pattern: string, asked: string): Route {

@@ -13,20 +13,30 @@ declare module 'fastify' {
 
 const metrics: FastifyPluginAsync<MetricsPluginOptions> = async (app, given) => {
   const options = resolveOptions(given)
-  const metrics = new Metrics(app.tokenRegistry, options, await findTraces())
+  const log = app.log.child({ plugin: 'metrics' })
+  const metrics = new Metrics(app.tokenRegistry, options, await findTraces(), (context, message) => log.warn(context, message))
   app.decorate('metrics', metrics)
   app.tokenRegistry.observe(metrics.observer)
   metrics.http?.wire(app)
-  if (options.listen !== undefined) await listen(app, metrics, options.listen)
+  if (options.listen !== undefined) await serve(app, metrics, options.listen)
 }
 
-/** A server of its own, for who reaches that port. */
-async function listen (app: FastifyInstance, metrics: Metrics, where: { port: number, host: string }): Promise<void> {
-  const own = Fastify({ requestTimeout: 5000, forceCloseConnections: true })
+/** A server of its own, for who reaches that port. It keeps no process alive. */
+async function serve (app: FastifyInstance, metrics: Metrics, { port, host = '127.0.0.1' }: { port: number, host?: string }): Promise<void> {
+  const log = app.log.child({ plugin: 'metrics' })
+  const own = Fastify({ loggerInstance: log, disableRequestLogging: true, requestTimeout: 5000, forceCloseConnections: true })
   own.decorate('metrics', metrics)
+  // A metric of the service's own may fail, and say why.
+  own.setErrorHandler((error, _request, reply) => {
+    log.error({ err: error }, 'metrics could not be read')
+    return reply.code(500).send({ statusCode: 500, error: 'Internal Server Error', message: 'Metrics could not be read: the log says why' })
+  })
   await own.register(metricsRoutes, { public: true })
-  const address = await own.listen(where)
-  app.log.child({ plugin: 'metrics' }).info({ address: `${address}/metrics` }, 'metrics are at a port of their own')
+  app.addHook('onReady', async () => {
+    const address = await own.listen({ port, host })
+    own.server.unref()
+    log.info({ address: `${address}/metrics` }, 'metrics are at a port of their own')
+  })
   app.addHook('onClose', async () => { await own.close() })
 }
 
@@ -34,4 +44,5 @@ export default fp(metrics, { name: 'metrics', fastify: '5.x', dependencies: ['to
 export * from './errors.ts'
 export type { Metrics, Scrape } from './metrics.ts'
 export type { MetricsPluginOptions } from './options.ts'
+export type { MetricsRegister } from './register.ts'
 export { metricsRoutes, type MetricsRoutesOptions } from './routes.ts'

@@ -1,13 +1,13 @@
 import { prometheusContentType } from 'prom-client'
 import type { Observer, TokenRegistry } from '../token-registry/index.ts'
+import type { TraceOf } from './durations.ts'
 import { asPlainText, takesOpenMetrics, withNaN } from './exposition.ts'
 import { HttpMetrics } from './http.ts'
 import { operationObserver } from './operations.ts'
 import type { ResolvedOptions } from './options.ts'
 import { processMetrics } from './process.ts'
-import { isOpenMetrics, type MetricsRegister } from './register.ts'
-import { Scraped } from './scraped.ts'
-import type { TraceOf } from './traces.ts'
+import { add, isOpenMetrics, type MetricsRegister } from './register.ts'
+import { Scraped, type Warn } from './scraped.ts'
 
 export interface Scrape {
   contentType: string
@@ -24,14 +24,14 @@ export class Metrics {
   readonly http: HttpMetrics | null
   readonly #scraped: Scraped
 
-  constructor (registry: TokenRegistry, options: ResolvedOptions, traceOf: TraceOf | null) {
+  constructor (registry: TokenRegistry, options: ResolvedOptions, traceOf: TraceOf | null, warn: Warn) {
     const { register, namePrefix, labels, buckets, http, process } = options
     this.register = register
     if (Object.keys(labels).length > 0) register.setDefaultLabels({ ...labels })
-    this.#scraped = new Scraped(registry, register, options)
+    this.#scraped = new Scraped(registry, register, options, warn)
     this.observer = operationObserver(register, { namePrefix, buckets: buckets.operation, traceOf, store: registry.storeName })
     this.http = http ? new HttpMetrics(register, buckets.http, traceOf) : null
-    if (process) for (const metric of processMetrics()) register.registerMetric(metric)
+    if (process) for (const [name, metric] of processMetrics(isOpenMetrics(register))) add(register, name, () => register.registerMetric(metric))
   }
 
   /**

@@ -1,8 +1,7 @@
 import { Counter } from 'prom-client'
 import type { Observer } from '../token-registry/index.ts'
-import { Durations, type Series } from './durations.ts'
+import { Durations, type Series, type TraceOf } from './durations.ts'
 import { add, type MetricsRegister } from './register.ts'
-import type { TraceOf } from './traces.ts'
 
 /** `refused`: the caller was wrong; `error`: the infrastructure failed. */
 type Outcome = 'success' | 'refused' | 'error'

@@ -51,9 +51,11 @@ const Options = Type.Object({
   process: Type.Optional(Type.Boolean({ errorMessage: 'true or false' })),
   listen: Type.Optional(Type.Object({
     port: Type.Integer({ minimum: 0, maximum: 65535, errorMessage: 'a port, 0 for any' }),
-    host: Type.String({ default: '127.0.0.1', errorMessage: 'a host name or an address' })
+    host: Type.Optional(Type.String({ errorMessage: 'a host name or an address' }))
   }, { additionalProperties: false, errorMessage: '{ port, host }' }))
 }, { additionalProperties: false })
+
+const Given = Type.Partial(Options)
 
 /** Options as they are used: complete and checked. */
 export interface ResolvedOptions extends Omit<Static<typeof Options>, 'register' | 'buckets' | 'process' | 'reasons'> {
@@ -65,11 +67,11 @@ export interface ResolvedOptions extends Omit<Static<typeof Options>, 'register'
 
 /** @throws {MetricsOptions} names the option, what it was and what it may be */
 export function resolveOptions ({ register, ...given }: MetricsPluginOptions): ResolvedOptions {
-  if (register !== undefined && typeof register.registerMetric !== 'function') throw new MetricsOptions('register: it may be a Registry of prom-client')
-  // Defaults are written into it, and what is given may be frozen.
-  const options = Value.Default(Options, structuredClone(given)) as Static<typeof Options> // or a fault is found with it
-  const fault = faultOf(Options, options, '')
+  if (register !== undefined && typeof Object(register).getSingleMetric !== 'function') throw new MetricsOptions('register: it may be a Registry of prom-client')
+  const fault = faultOf(Given, given, '')
   if (fault !== null) throw new MetricsOptions(fault)
+  // Defaults are written into it, and what is given may be frozen.
+  const options = Value.Default(Options, structuredClone(given)) as Static<typeof Options> // what is given has no fault
   const buckets = { ...defaultBuckets, ...options.buckets }
   for (const [kind, bounds] of Object.entries(buckets)) checkAscending(bounds, `buckets.${kind}`)
   checkLabels(options.labels)

@@ -15,9 +15,14 @@ export function newRegister (): Registry<OpenMetricsContentType> {
   return register
 }
 
+/** Whether a register has a metric that is called so, but for the endings that OpenMetrics gives to samples. */
+export function has (register: MetricsRegister, name: string): boolean {
+  const family = name.replace(/_(total|bucket|count|sum|created)$/, '')
+  return [name, family, `${family}_total`].some(each => register.getSingleMetric(each) !== undefined)
+}
+
 /** Makes metrics that a register does not have yet. */
 export function add<T> (register: MetricsRegister, name: string, make: (name: string) => T): T {
-  // prom-client takes the ending off the names of counters that were scraped as OpenMetrics.
-  if (register.getSingleMetric(name) !== undefined) throw new MetricsOptions(`register: it has ${name} already, from another plugin or another instance of this one: give it another registry or namePrefix`)
+  if (has(register, name)) throw new MetricsOptions(`register: it has ${name} already, from another plugin or another instance of this one: give it another registry or namePrefix`)
   return make(name)
 }

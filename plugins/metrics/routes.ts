@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyPluginAsync } from 'fastify'
-import { errorAnswers, Operators, type OperatorOptions } from '../token-registry/index.ts'
+import { errorAnswers, Operators, ownOf, type OperatorOptions } from '../token-registry/index.ts'
 import { MetricsOptions } from './errors.ts'
 
 /** `public`: on a port that only operators reach. Else without `token` and `allow` nothing is mounted. */
@@ -12,9 +12,9 @@ export type MetricsRoutesOptions = OperatorOptions & { public?: boolean }
  * @example
  * await fastify.register(metricsRoutes, { token: process.env.METRICS_TOKEN })
  */
-export const metricsRoutes: FastifyPluginAsync<MetricsRoutesOptions> = async (app, { token, allow, public: isPublic = false }) => {
+export const metricsRoutes: FastifyPluginAsync<MetricsRoutesOptions> = async (app, { public: isPublic = false, ...who }) => {
   if (!app.hasDecorator('metrics')) throw new MetricsOptions('metricsRoutes: the plugin metrics is not registered here')
-  const operators = new Operators({ ...token !== undefined && { token }, ...allow !== undefined && { allow } }, 'metricsRoutes')
+  const operators = new Operators(ownOf(who), 'metricsRoutes')
   if (operators.none && !isPublic) {
     app.log.child({ plugin: 'metrics' }).warn('GET /metrics is not mounted: metricsRoutes has neither token nor allow')
     return

@@ -1,7 +1,7 @@
 import { Counter, Gauge } from 'prom-client'
 import type { TokenRegistry } from '../token-registry/index.ts'
 import { families, OTHER, reasons, type Family } from './families.ts'
-import { add, type MetricsRegister } from './register.ts'
+import { add, has, type MetricsRegister } from './register.ts'
 
 /** Figures of sources that are not known here. */
 const MAX_UNKNOWN = 100
@@ -14,6 +14,9 @@ export interface ScrapedOptions {
   reasons: readonly string[]
 }
 
+/** Tells the log. */
+export type Warn = (context: { err: unknown }, message: string) => void
+
 /** What is counted elsewhere, and read when somebody scrapes: between scrapes it costs nothing. */
 export class Scraped {
   readonly #registry: TokenRegistry
@@ -22,10 +25,14 @@ export class Scraped {
   /** By source and figure. */
   readonly #figures = new Map<string, (value: number | undefined) => void>()
   readonly #tallies: ReadonlyArray<() => void>
+  readonly #warn: Warn
+  /** What the log has been told. */
+  readonly #told = new Set<string>()
   #unknown = 0
 
-  constructor (registry: TokenRegistry, register: MetricsRegister, options: ScrapedOptions) {
+  constructor (registry: TokenRegistry, register: MetricsRegister, options: ScrapedOptions, warn: Warn) {
     this.#registry = registry
+    this.#warn = warn
     this.#register = register
     this.#prefix = options.namePrefix
     // The first one of all: prom-client asks it before it reads others.
@@ -38,8 +45,11 @@ export class Scraped {
     const { healthChecks } = this.#registry
     const statuses = ['ok', 'degraded', 'fail'] as const
     // Asked once a second at most, each part within its time.
-    const gauge = this.#gauge({ name: 'health_status', help: '1 for the status that a part has.' }, ['check', 'status'], async () => {
-      for (const [check, { status }] of Object.entries(await healthChecks.read())) for (const each of statuses) gauge.set({ check, status: each }, Number(each === status))
+    const status = this.#gauge({ name: 'health_status', help: '1 for the status that a part has.' }, ['check', 'status'], async () => {
+      for (const [check, health] of Object.entries(await healthChecks.read())) for (const each of statuses) status.set({ check, status: each }, Number(each === health.status))
+    })
+    const required = this.#gauge({ name: 'health_required', help: '1 for a part without which nothing can be served.' }, ['check'], async () => {
+      for (const [check, health] of Object.entries(await healthChecks.read())) required.set({ check }, Number(health.required))
     })
   }
 
@@ -57,7 +67,8 @@ export class Scraped {
     return [
       () => refill(sessions, issued.entries(), (tenant, client) => ({ tenant: tenants.of(tenant), client: clients.of(client) }), [{ tenant: '', client: '' }]),
       () => refill(rotations, rotated.entries(), tenant => ({ tenant: tenants.of(tenant) }), [{ tenant: '' }]),
-      () => refill(reuses, reused.entries(), tenant => ({ tenant: tenants.of(tenant) }), [{ tenant: '' }]),
+      // Of each tenant that has sessions: alerts look at what was added, and the first of a series adds nothing.
+      () => refill(reuses, reused.entries(), tenant => ({ tenant: tenants.of(tenant) }), tenants.names.map(tenant => ({ tenant }))),
       () => refill(endings, ended.entries(), (tenant, reason) => ({ tenant: tenants.of(tenant), reason: known.has(reason) ? reason : OTHER }), reasons.map(reason => ({ tenant: '', reason }))),
       () => refill(refusals, limited.entries(), (tenant, limit) => ({ tenant: tenants.of(tenant), limit }), [])
     ]
@@ -67,9 +78,11 @@ export class Scraped {
   read (): void {
     for (const refill of this.#tallies) refill()
     const seen = new Set<string>()
-    for (const [source, figures] of Object.entries(this.#registry.stats.read())) {
+    const all = this.#registry.stats.read((source, error) => this.#warnOnce(`the figures of ${source} cannot be read, and are left out`, error))
+    for (const [source, figures] of Object.entries(all)) {
       if (source === 'ended') continue
       for (const [figure, value] of Object.entries(figures)) {
+        if (typeof value !== 'number') continue
         const key = `${source} ${figure}`
         seen.add(key)
         const set = this.#figures.get(key) ?? this.#addFigure(source, figure, key)
@@ -101,7 +114,17 @@ export class Scraped {
   #addUnknown (source: string, figure: string): (value: number | undefined) => void {
     if (++this.#unknown > MAX_UNKNOWN) return () => {}
     const name = `${source}_${figure}`.replace(/[A-Z]/g, letter => `_${letter.toLowerCase()}`).replace(/[^a-zA-Z0-9_]/g, '_')
-    return this.#addKnown({ name, help: 'A figure that a plugin adds to the registry.', type: 'gauge' })
+    if (has(this.#register, this.#prefix + name)) {
+      this.#warnOnce(`the figure ${figure} of ${source} is left out: there is a metric of its name already`)
+      return () => {}
+    }
+    return this.#addKnown({ name, help: 'A figure that a plugin adds to the registry.', type: name.endsWith('_total') ? 'counter' : 'gauge' })
+  }
+
+  #warnOnce (message: string, error?: unknown): void {
+    if (this.#told.has(message)) return
+    this.#told.add(message)
+    this.#warn({ err: error }, message)
   }
 
   #counter ({ name, help }: Pick<Family, 'name' | 'help'>, labelNames: readonly string[]): Counter {
@@ -120,6 +143,10 @@ class FirstNames {
 
   constructor (max: number) {
     this.#max = max + 1
+  }
+
+  get names (): string[] {
+    return [...this.#known]
   }
 
   of (name: string): string {

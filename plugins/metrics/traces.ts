@@ -1,7 +1,5 @@
 import type { SpanContext } from '@opentelemetry/api'
-
-/** The trace that is under way, for exemplars; null where it is not recorded. */
-export type TraceOf = () => { trace_id: string, span_id: string } | null
+import type { TraceOf } from './durations.ts'
 
 /** Where `@opentelemetry/api` is installed, it knows. */
 export async function findTraces (load = async () => await import('@opentelemetry/api')): Promise<TraceOf | null> {

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { context, trace, TraceFlags, type Context, type ContextManager } from '@opentelemetry/api'
 import { AsyncLocalStorage } from 'node:async_hooks'
 import Fastify, { type FastifyInstance } from 'fastify'
-import { Counter, Registry } from 'prom-client'
+import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 import t, { type Test } from 'tap'
 import audit from '../../plugins/audit/index.ts'
 import metrics, { metricsRoutes, type MetricsPluginOptions } from '../../plugins/metrics/index.ts'
@@ -116,6 +116,7 @@ t.test('other plugins are read through the registry, those that nobody knows too
   const app = await build(t)
   await app.register(sessionLimits, { limits: [{ per: 'user', max: 1 }], devices: true })
   await app.register(audit)
+  app.tokenRegistry.healthChecks.add('warehouse', () => ({ status: 'ok' }), { required: false })
   let known = true
   app.tokenRegistry.stats.register('my-plugin', (): Record<string, number> => known ? { queueLength: 7, 'odd name': 1 } : { queueLength: 8 })
   app.tokenRegistry.stats.register('many', () => Object.fromEntries(Array.from({ length: 200 }, (_, i) => [`figure_${i}`, i])))
@@ -130,6 +131,8 @@ t.test('other plugins are read through the registry, those that nobody knows too
     token_registry_audit_tree_size: Number,
     token_registry_audit_lag_seconds: 0,
     'token_registry_health_status{check=audit,status=ok}': 1,
+    'token_registry_health_required{check=audit}': 1,
+    'token_registry_health_required{check=warehouse}': 0,
     token_registry_notifications_sent_total: 0,
     token_registry_devices_unnoted_total: 0,
     token_registry_my_plugin_queue_length: 7,
@@ -234,7 +237,8 @@ t.test('a token that is presented again shows, by tenant', async t => {
   const { token } = await app.tokenRegistry.issue({ sub: 'alice', tenant: 'acme' })
   await app.tokenRegistry.rotate(token)
   await t.rejects(app.tokenRegistry.rotate(token), { code: 'FST_TOKEN_REUSED' })
-  t.match(Object.fromEntries(await seriesOf(app)), { 'token_registry_session_reuses_total{tenant=acme}': 1, 'token_registry_sessions_ended_total{reason=reuse_recent,tenant=acme}': 1 })
+  await app.tokenRegistry.issue({ sub: 'bob', tenant: 'other' })
+  t.match(Object.fromEntries(await seriesOf(app)), { 'token_registry_session_reuses_total{tenant=acme}': 1, 'token_registry_session_reuses_total{tenant=other}': 0, 'token_registry_sessions_ended_total{reason=reuse_recent,tenant=acme}': 1 })
 })
 
 t.test('a request is counted once, by the answer that it got, however it was refused', async t => {
@@ -286,6 +290,74 @@ t.test('two instances in one process have registries of their own', async t => {
   }
 })
 
+t.test('an instance within another one counts for itself', async t => {
+  const app = await measured(t)
+  let inner: FastifyInstance = app
+  app.get('/outer', async () => 'outer')
+  await app.register(async child => {
+    inner = child
+    await child.register(metrics, { process: false })
+    child.get('/inner', async () => 'inner')
+  })
+  for (const url of ['/inner', '/inner', '/outer']) await app.inject(url)
+  const [ofOuter, ofInner] = [await seriesOf(app), await seriesOf(inner)]
+  for (const series of [ofOuter, ofInner]) {
+    for (const name of ['http_requests_total{method=GET,route=/inner,status=200}', 'http_request_duration_seconds_count{method=GET,route=/inner}']) t.equal(series.get(name), 2, name)
+  }
+  t.equal(ofOuter.get('http_requests_total{method=GET,route=/outer,status=200}'), 1)
+  t.notOk(ofInner.has('http_requests_total{method=GET,route=/outer,status=200}'))
+})
+
+t.test('figures that cannot be told are left out, and the log says so once', async t => {
+  const app = await build(t)
+  const warned: Array<[string, string | undefined]> = []
+  app.log.warn = ({ err }: { err?: Error }, message?: string) => { warned.push([String(message), err?.message]) }
+  await app.register(metrics, { process: false })
+  const { stats } = app.tokenRegistry
+  stats.register('broken', () => { throw new Error('backend down') })
+  stats.register('none', () => undefined as never)
+  stats.register('mine', () => ({ big: 1n, fooBar: 1, foo_bar: 2, jobs_total: 3 }) as never)
+  stats.register('operation', () => ({ duration_seconds: 1, duration_seconds_count: 1 }))
+  stats.register('session', () => ({ rotations: 1 }))
+  for (let i = 0; i < 2; i++) {
+    const { text } = await app.metrics.scrape()
+    check(t, text)
+    t.match(Object.fromEntries(parseExposition(text).series), { token_registry_mine_foo_bar: 1, token_registry_mine_jobs_total: 3, token_registry_session_rotations_total: Number })
+    parseExposition((await app.metrics.scrape(openMetrics)).text)
+  }
+  t.same(warned, [
+    ['the figures of broken cannot be read, and are left out', 'backend down'],
+    ['the figure foo_bar of mine is left out: there is a metric of its name already', undefined],
+    ['the figure duration_seconds of operation is left out: there is a metric of its name already', undefined],
+    ['the figure duration_seconds_count of operation is left out: there is a metric of its name already', undefined],
+    ['the figure rotations of session is left out: there is a metric of its name already', undefined]
+  ])
+})
+
+t.test('metrics of Node are called as each format calls them, whoever was read before', async t => {
+  const first = await measured(t, { process: true })
+  t.match(parseExposition((await first.metrics.scrape(openMetrics)).text).series.get('process_cpu_seconds_total'), Number)
+  const second = await measured(t, { process: true, register: new Registry() })
+  const { text } = await second.metrics.scrape()
+  t.match(text, /^# TYPE process_cpu_seconds_total counter$/m)
+  check(t, text)
+
+  const register = new Registry()
+  collectDefaultMetrics({ register })
+  const other = await build(t)
+  await t.rejects(async () => await other.register(metrics, { register, process: true }), { code: 'FST_METRICS_OPTIONS', message: /^metrics: register: it has process_\w+ already/ })
+})
+
+t.test('OpenMetrics is for who takes it as gladly as plain text', async t => {
+  const app = await measured(t)
+  for (const [accept, taken] of [
+    ['application/openmetrics-text', true], ['application/openmetrics-text; version=1.0.0; q=0.8, text/plain;q=0.5, */*;q=0.1', true],
+    ['text/plain;q=0.3,application/openmetrics-text;q=0.3', true], ['Application/OpenMetrics-Text;Q=1', true],
+    ['text/plain, application/openmetrics-text;q=0.1', false], ['application/openmetrics-text;q=0', false], ['application/openmetrics-text; q=0.0', false],
+    ['application/openmetrics-text;q=x', false], ['*/*', false], ['', false]
+  ] as const) t.equal((await app.metrics.scrape(accept)).contentType.startsWith('application/openmetrics-text'), taken, accept)
+})
+
 t.test('options that are none are refused, and named', async t => {
   for (const [options, said] of [
     [{ buckets: { operation: [1, 0.5] } }, 'buckets.operation.1 is 0.5: it may be seconds, more than 1, since bounds ascend'],
@@ -299,6 +371,11 @@ t.test('options that are none are refused, and named', async t => {
     [{ labels: { region: 7 } }, /labels.region is 7: it may be text/],
     [{ labels: { region: 'eu' }, register: new Registry() }, 'labels: the registry that is given has its own, set them there'],
     [{ register: {} }, 'register: it may be a Registry of prom-client'],
+    [{ register: null }, 'register: it may be a Registry of prom-client'],
+    [{ register: { registerMetric: () => {} } }, 'register: it may be a Registry of prom-client'],
+    [{ labels: { region: () => 'eu' } }, /labels.region is \[Function: region\]: it may be text/],
+    [{ maxTenants: Symbol('many') }, /maxTenants is Symbol\(many\)/],
+    [{ colour: () => 'red' }, /colour is not an option/],
     [{ namePrefix: '1x' }, /namePrefix is '1x'/],
     [{ maxTenants: -1 }, /maxTenants is -1/],
     [{ reasons: ['Not one'] }, /reasons.0 is 'Not one'/],
@@ -338,7 +415,8 @@ t.test('only operators scrape', async t => {
     [{ allow: [] }, /metricsRoutes.allow is/],
     [{ allow: ['10.0.0.0/33'] }, /metricsRoutes.allow.0 is "10.0.0.0\/33": it may be an address or a network/],
     [{ allow: ['localhost'] }, /metricsRoutes.allow.0 is "localhost"/],
-    [{ allow: ['::1', '10.0.0.0/8/8'] }, /metricsRoutes.allow.1 is/]
+    [{ allow: ['::1', '10.0.0.0/8/8'] }, /metricsRoutes.allow.1 is/],
+    [{ token, allowed: ['10.0.0.0/8'] }, /metricsRoutes.allowed is not an option: there are token, allow/]
   ] as const) {
     const other = await measured(t)
     await t.rejects(async () => await other.register(metricsRoutes, options as object), { message: typeof said === 'string' ? `token-registry: ${said}` : said })
@@ -350,11 +428,21 @@ t.test('a port of its own is for who reaches it, and closes with the server', as
   const app = await build(t)
   const lines: string[] = []
   app.log.info = (...args: unknown[]) => { lines.push(JSON.stringify(args)) }
+  let fails = false
+  const errors: string[] = []
+  app.log.error = ({ err }: { err: Error }) => { errors.push(err.message) }
   await app.register(metrics, { listen: { port: 0 } })
+  app.metrics.register.registerMetric(new Gauge({ name: 'mine', help: 'Mine.', registers: [], collect: () => { if (fails) throw new Error('password=hunter2') } }))
+  t.same(lines, [], 'not before all is registered')
+  await app.ready()
   const [, address = ''] = /"address":"([^"]+)"/.exec(lines.join('')) ?? []
   const answer = await fetch(address, { headers: { accept: openMetrics } })
   t.equal(answer.headers.get('content-type'), 'application/openmetrics-text; version=1.0.0; charset=utf-8')
   parseExposition(await answer.text())
+  fails = true
+  const failed = await fetch(address)
+  t.same([failed.status, await failed.json()], [500, { statusCode: 500, error: 'Internal Server Error', message: 'Metrics could not be read: the log says why' }])
+  t.match(errors, [/hunter2/])
   await app.close()
   await t.rejects(fetch(address))
 })
