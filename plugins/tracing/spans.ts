@@ -7,12 +7,15 @@ export function spanObserver (tracer: Tracer, store: string): Observer {
   return async (observed, work) => {
     const { name, kind, attributes } = describe(observed, store)
     return await tracer.startActiveSpan(name, { kind, attributes }, contextOf(observed.request), async span => {
-      const done = work()
-      done.then(() => span.end(), (error: unknown) => {
+      try {
+        const result = await work()
+        span.end()
+        return result
+      } catch (error) {
         tellError(span, error)
         span.end()
-      })
-      return await done
+        throw error
+      }
     })
   }
 }
