@@ -19,10 +19,7 @@ export function processMetrics (openMetrics: boolean): Named {
   const register: MetricsRegister = openMetrics ? newRegister() : new Registry()
   collectDefaultMetrics({ register })
   for (const name of misnamed) register.removeSingleMetric(name)
-  const metrics = register.getMetricsAsArray().flatMap(({ name }) => {
-    const metric = register.getSingleMetric(name)
-    return metric === undefined ? [] : [[name, metric] as const]
-  })
+  const metrics = register.getMetricsAsArray().map(({ name }) => [name, register.getSingleMetric(name) as Metric] as const) // it has just told that it has them
   sets.set(openMetrics, metrics)
   return metrics
 }
