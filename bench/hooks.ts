@@ -10,7 +10,7 @@ const REQUESTS = 5000
 
 const base = 'token-hit'
 /** The first of them twice: what they differ by is the precision of the run. */
-const measured = [base, base, 'token-metrics', 'token-tracing', 'token-both']
+const measured = [base, base, 'token-metrics', 'token-spans', 'token-tracing', 'token-both']
 const subjects = Array.from({ length: REQUESTS }, (_, i) => `user-${i}`)
 const socket = new Socket()
 

@@ -21,6 +21,7 @@ const besides: Readonly<Record<string, (reached: number) => number>> = {
   'redis-hit': reached => reached - 0.02,
   'token-metrics': reached => reached * 0.95,
   'token-tracing': reached => reached * 0.99,
+  'token-spans': reached => reached * 0.99,
   'token-both': reached => reached * 0.95 * 0.99
 }
 

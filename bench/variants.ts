@@ -150,6 +150,7 @@ export const variants: Readonly<Record<string, Variant>> = {
   'token-hit': sessionToken('session token, cache hit', {}),
   'token-metrics': sessionToken('session token, cache hit, with metrics', {}, async app => await app.register(metrics)),
   'token-tracing': sessionToken('session token, cache hit, with tracing and no SDK', {}, async app => await app.register(tracing)),
+  'token-spans': sessionToken('session token, cache hit, with spans alone and no SDK', {}, async app => await app.register(tracing, { requestIds: false, responseHeader: false })),
   'token-both': sessionToken('session token, cache hit, with metrics and tracing', {}, async app => await app.register(metrics).register(tracing)),
   'token-miss': sessionToken('session token, cache miss', { cache: false }),
   'access-hit': accessToken('JWT of a session, cache hit', {}),
