@@ -19,9 +19,12 @@ t.test('a change that no replica has is made, but not confirmed, and its repetit
   t.match(await durable.ending(record.id), { reason: 'revoked', op: cause.op })
 })
 
+/** What replicas may take on a machine that is busy. */
+const commandTimeout = '3s'
+
 t.test('a replica that hangs makes changes unconfirmed, until it goes on', async t => {
   const { sentinels, name, servers } = await redisSentinels(t, { replicas: 1, downAfter: 30_000 })
-  const store = await createRedisStore({ sentinels, name, durability: 'replicas', keyPrefix: newPrefix() })
+  const store = await createRedisStore({ sentinels, name, durability: 'replicas', keyPrefix: newPrefix(), commandTimeout })
   t.teardown(async () => await store.close())
   const record = sessionRecord()
   await store.insert([record], { op: record.op })
@@ -37,7 +40,7 @@ t.test('a replica that hangs makes changes unconfirmed, until it goes on', async
 
 t.test('in a Cluster changes are confirmed by the replicas of their primary', async t => {
   const { nodes, servers } = await redisCluster(t)
-  const store = await createRedisStore({ nodes, durability: 'replicas', keyPrefix: newPrefix() })
+  const store = await createRedisStore({ nodes, durability: 'replicas', keyPrefix: newPrefix(), commandTimeout })
   t.teardown(async () => await store.close())
   const records = Array.from({ length: 20 }, (_, index) => sessionRecord({ sub: `user ${index}` }))
   await Promise.all(records.map(async record => await store.insert([record], { op: record.op })))
