@@ -147,6 +147,12 @@ t.test('a hook that runs after and fails undoes nothing, and onError and the log
     t.ok(lines.some(line => /the postSave hook failed/.test(line)))
     t.ok(lines.some(line => /the onError hook failed/.test(line)))
     t.notOk(lines.some(line => line.includes(token)))
+    app.post('/start', async request => {
+      await request.startSession({ sub: 'bob' })
+      return request.id
+    })
+    const { body: id } = await app.inject({ method: 'POST', url: '/start' })
+    t.match(lines.map(line => JSON.parse(line)).findLast(({ msg }) => msg === 'the postSave hook failed'), { reqId: id, plugin: 'token-registry' })
   }
 })
 

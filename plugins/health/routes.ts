@@ -1,6 +1,6 @@
 import { Type, type TSchema } from '@sinclair/typebox'
 import type { FastifyPluginAsync } from 'fastify'
-import { errorAnswers, faultOf, Operators, ownOf, type OperatorOptions } from '../token-registry/index.ts'
+import { errorAnswers, faultOf, Operators, ownOf, quietLevel, type OperatorOptions } from '../token-registry/index.ts'
 import { HealthOptions } from './errors.ts'
 
 export interface HealthRoutesOptions {
@@ -54,7 +54,7 @@ export const healthRoutes: FastifyPluginAsync<HealthRoutesOptions> = async (app,
 
   app.get('/live', {
     config,
-    logLevel: 'warn',
+    logLevel: quietLevel(app),
     exposeHeadRoute: true,
     schema: { operationId: 'live', summary: 'The process lives', tags, security: [], response: { 200: exactly(Live, 'It does'), 503: exactly(Live, 'It uses more than it may'), ...errorAnswers } }
   }, async (request, reply) => {
@@ -64,7 +64,7 @@ export const healthRoutes: FastifyPluginAsync<HealthRoutesOptions> = async (app,
 
   app.get('/ready', {
     config,
-    logLevel: 'warn',
+    logLevel: quietLevel(app),
     exposeHeadRoute: true,
     schema: {
       operationId: 'ready',

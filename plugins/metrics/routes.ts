@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyPluginAsync } from 'fastify'
-import { errorAnswers, Operators, ownOf, type OperatorOptions } from '../token-registry/index.ts'
+import { errorAnswers, Operators, ownOf, quietLevel, type OperatorOptions } from '../token-registry/index.ts'
 import { MetricsOptions } from './errors.ts'
 
 /** `public`: on a port that only operators reach. Else without `token` and `allow` nothing is mounted. */
@@ -21,7 +21,7 @@ export const metricsRoutes: FastifyPluginAsync<MetricsRoutesOptions> = async (ap
   }
   app.get('/metrics', {
     config: { session: false, rateLimit: false },
-    logLevel: 'warn',
+    logLevel: quietLevel(app),
     schema: {
       operationId: 'getMetrics',
       summary: 'What is measured, for Prometheus',

@@ -108,21 +108,21 @@ interface Entry<Name extends HookName> extends Required<HookOptions> {
   run: Hooks[Name]
 }
 
+/** Is told each failure that no caller sees, and on whose behalf the operation was, where that is known. */
+export type HookLog = (error: unknown, message: string, request?: FastifyRequest | null) => void
+
 /** Hooks by name, in their order, with a deadline for each. */
 export class HookRunner {
   readonly #timeout: number
-  readonly #log: (error: unknown, message: string) => void
+  readonly #log: HookLog
   readonly #entries: { [Name in HookName]: Array<Entry<Name>> } = {
     preStart: [], preSave: [], postSave: [], preGet: [], postGet: [], preRotate: [], postRotate: [], preRevoke: [], postRevoke: [], preChange: [], preAnswer: [], onEnd: [], onReuse: [], onError: []
   }
 
   readonly #pending = new Set<Promise<void>>()
 
-  /**
-   * @param timeout ms that a hook may take
-   * @param log is told each failure that no caller sees
-   */
-  constructor (timeout: number, log: (error: unknown, message: string) => void) {
+  /** @param timeout ms that a hook may take */
+  constructor (timeout: number, log: HookLog) {
     this.#timeout = timeout
     this.#log = log
   }
@@ -178,7 +178,7 @@ export class HookRunner {
     try {
       await this.before('preAnswer', { error: attempt.done ? null : attempt.error, sessions, count }, context)
     } catch (error) {
-      if (sessions.length > 0) await withdraw?.(sessions).catch(failure => this.#failed('preAnswer', failure))
+      if (sessions.length > 0) await withdraw?.(sessions).catch(failure => this.#failed('preAnswer', failure, context))
       throw error
     }
     if (!attempt.done) throw attempt.error
@@ -187,7 +187,8 @@ export class HookRunner {
 
   /** Runs hooks that come after the fact, and waits for them. */
   async after<Name extends 'postSave' | 'postGet' | 'postRotate' | 'postRevoke'> (name: Name, ...args: Parameters<Hooks[Name]>): Promise<void> {
-    for (const call of this.#calls(name, args)) await this.#reported(name, call)
+    const context = args.find(arg => arg instanceof HookContext)
+    for (const call of this.#calls(name, args)) await this.#reported(name, call, context)
   }
 
   /** Calls hooks that nobody waits for. */
@@ -212,27 +213,27 @@ export class HookRunner {
   }
 
   /** @returns nothing where the hook was done at once */
-  #reported (name: HookName, call: () => Awaitable<unknown>): Promise<void> | undefined {
+  #reported (name: HookName, call: () => Awaitable<unknown>, context?: HookContext): Promise<void> | undefined {
     try {
       const result = call()
-      return isThenable(result) ? this.#reportedLater(name, result) : undefined
+      return isThenable(result) ? this.#reportedLater(name, result, context) : undefined
     } catch (thrown) {
-      this.#failed(name, thrown)
+      this.#failed(name, thrown, context)
     }
   }
 
-  async #reportedLater (name: HookName, result: PromiseLike<unknown>): Promise<void> {
+  async #reportedLater (name: HookName, result: PromiseLike<unknown>, context?: HookContext): Promise<void> {
     try {
       await result
     } catch (thrown) {
-      this.#failed(name, thrown)
+      this.#failed(name, thrown, context)
     }
   }
 
-  #failed (name: HookName, thrown: unknown): void {
+  #failed (name: HookName, thrown: unknown, context?: HookContext): void {
     // To make text of just anything may throw itself.
     const error = thrown instanceof Error ? thrown : new TypeError('what was thrown is no error', { cause: thrown })
-    this.#log(error, `the ${name} hook failed`)
+    this.#log(error, `the ${name} hook failed`, context?.request)
     if (name !== 'onError') this.tell('onError', error, { hook: name })
   }
 }

@@ -46,7 +46,7 @@ const tokenRegistry: FastifyPluginAsync<TokenRegistryOptions> = async (app, give
   // What answers out of this process needs no deadline.
   const storeTimeout = brought === undefined ? null : options.operationTimeout
   const log = app.log.child({ plugin: 'token-registry' })
-  const registry = new TokenRegistry(store, mint, { ...options, storeTimeout }, (error, message) => log.error(error, message))
+  const registry = new TokenRegistry(store, mint, { ...options, storeTimeout }, (error, message, request) => (request == null ? log : request.log.child({ plugin: 'token-registry' })).error(error, message))
 
   app.decorate('tokenRegistry', registry)
   wireRequests(app, registry, options)
@@ -66,7 +66,7 @@ export type { MemoryStoreOptions } from './memory-store/options.ts'
 export { errorAnswers } from './error-answers.ts'
 export { Operators, type OperatorOptions } from './operators.ts'
 export { faultOf } from './option-fault.ts'
-export { ownOf } from './own-options.ts'
+export { ownOf, quietLevel } from './own-options.ts'
 export { refusalOf } from './refusal.ts'
 export { endingBy, holdingsOf, judgeLimits, TENANT_GROUP, type Counted, type Holdings, type LimitVerdict } from './limits.ts'
 export { judgeRotation, generationValidUntil } from './rotation.ts'

@@ -6,7 +6,7 @@ import { BoundedStore } from './bounded-store.ts'
 import { keyOf, type CachedToken } from './cache.ts'
 import { Denylist } from './denylist.ts'
 import { TokenValidation } from './errors.ts'
-import { HookContext, HookRunner, type HookName, type HookOptions, type Hooks } from './hooks.ts'
+import { HookContext, HookRunner, type HookLog, type HookName, type HookOptions, type Hooks } from './hooks.ts'
 import { HealthChecks } from './health-checks.ts'
 import type { SessionLifetime } from './lifetimes.ts'
 import { Observers, type Observed, type Observer } from './observers.ts'
@@ -46,7 +46,7 @@ export class TokenRegistry extends Operations {
    * @param options `storeTimeout`: ms that a call of the store may take; null for a store that neither hangs nor fails
    * @param log is told failures that no caller sees
    */
-  constructor (store: TokenStore, mint: TokenMint, options: RegistryOptions & { storeTimeout: number | null }, log: (error: unknown, message: string) => void) {
+  constructor (store: TokenStore, mint: TokenMint, options: RegistryOptions & { storeTimeout: number | null }, log: HookLog) {
     const core = coreOf(store, mint, options, log)
     super(core, null)
     this.#core = core
@@ -288,7 +288,7 @@ function queryOf ({ allTenants = false, ...query }: ListQuery): SessionQuery {
   return allTenants ? query : own
 }
 
-function coreOf (given: TokenStore, mint: TokenMint, options: RegistryOptions & { storeTimeout: number | null }, log: (error: unknown, message: string) => void): Core {
+function coreOf (given: TokenStore, mint: TokenMint, options: RegistryOptions & { storeTimeout: number | null }, log: HookLog): Core {
   const hooks = new HookRunner(options.hookTimeout, log)
   const observers = new Observers()
   const store = options.storeTimeout === null ? given : new BoundedStore(given, options.storeTimeout, observers, (error, operation) => hooks.tell('onError', error, { operation }))
