@@ -1,7 +1,7 @@
 import underPressure from '@fastify/under-pressure'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
-import { endUnused } from './connections.ts'
+import { endConnections } from './connections.ts'
 import { HealthOptions } from './errors.ts'
 import { Health, type Process } from './health.ts'
 import { resolveOptions, type HealthPluginOptions, type Pressure } from './options.ts'
@@ -13,7 +13,7 @@ declare module 'fastify' {
 }
 
 const health: FastifyPluginAsync<HealthPluginOptions> = async (app, given) => {
-  const { shutdownDelay, pressure } = resolveOptions(given)
+  const { shutdownDelay, closeTimeout, pressure } = resolveOptions(given)
   const health = new Health({
     // The host's, where it has one before this.
     process: app.hasPlugin('@fastify/under-pressure') ? hostOf(app, pressure) : await watchProcess(app, pressure),
@@ -28,7 +28,7 @@ const health: FastifyPluginAsync<HealthPluginOptions> = async (app, given) => {
     done(null, payload)
   })
   app.addHook('preClose', async () => { health.closed() })
-  endUnused(app)
+  endConnections(app, closeTimeout)
 }
 
 function hostOf (app: FastifyInstance, pressure: Pressure): Process {

@@ -15,6 +15,8 @@ export interface Pressure {
 export interface HealthPluginOptions extends Pressure {
   /** How long requests are still served after `drain`, 5 s by default. */
   shutdownDelay?: Duration
+  /** How long requests that are under way then may take before the server closes without them, 10 s by default. */
+  closeTimeout?: Duration
 }
 
 const LONGEST = 3_600_000
@@ -22,6 +24,7 @@ const bytes = Type.Optional(Type.Integer({ minimum: 1, errorMessage: 'a number o
 
 const Options = Type.Object({
   shutdownDelay: Type.Optional(DurationSchema),
+  closeTimeout: Type.Optional(DurationSchema),
   maxEventLoopDelay: Type.Optional(Type.Number({ exclusiveMinimum: 0, errorMessage: 'milliseconds, more than 0' })),
   maxHeapUsedBytes: bytes,
   maxRssBytes: bytes,
@@ -32,6 +35,7 @@ const Options = Type.Object({
 export interface ResolvedOptions {
   /** ms */
   shutdownDelay: number
+  closeTimeout: number
   pressure: Pressure
 }
 
@@ -39,8 +43,12 @@ export interface ResolvedOptions {
 export function resolveOptions (given: HealthPluginOptions): ResolvedOptions {
   const fault = faultOf(Options, given, '')
   if (fault !== null) throw new HealthOptions(fault)
-  const { shutdownDelay = 5000, ...pressure } = given
-  const delay = milliseconds(shutdownDelay)
-  if (delay > LONGEST) throw new HealthOptions(`shutdownDelay is ${shutdownDelay}: it may be an hour at most`)
-  return { shutdownDelay: delay, pressure }
+  const { shutdownDelay = 5000, closeTimeout = 10_000, ...pressure } = given
+  return { shutdownDelay: atMostAnHour('shutdownDelay', shutdownDelay), closeTimeout: atMostAnHour('closeTimeout', closeTimeout), pressure }
+}
+
+function atMostAnHour (name: string, given: Duration): number {
+  const ms = milliseconds(given)
+  if (ms > LONGEST) throw new HealthOptions(`${name} is ${given}: it may be an hour at most`)
+  return ms
 }

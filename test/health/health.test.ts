@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { PassThrough } from 'node:stream'
 import { connect as connectTls } from 'node:tls'
 import underPressure from '@fastify/under-pressure'
 import Fastify, { type FastifyInstance } from 'fastify'
@@ -125,6 +126,24 @@ t.test('connections that have sent nothing hold up no closing', async t => {
   }
 })
 
+t.test('a connection whose answer began before and half a request hold up no closing', async t => {
+  const app = Fastify({ http: { headersTimeout: 0, requestTimeout: 0 } })
+  await app.register(tokenRegistry, { secret: newSecret() })
+  await app.register(health, { shutdownDelay: 0, closeTimeout: '300ms' })
+  const stream = new PassThrough()
+  app.get('/stream', async (_request, reply) => await reply.type('text/plain').send(stream))
+  app.post('/', async () => 'whole')
+  app.addHook('preClose', async () => { stream.end('end') })
+  const address = await app.listen({ host: '127.0.0.1', port: 0 })
+  stream.write('begin')
+  const streaming = await fetch(`${address}/stream`)
+  const half = connect(Number(new URL(address).port)).resume()
+  half.write('POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{')
+  await once(half, 'connect')
+  await app.health.drain()
+  t.equal(await streaming.text(), 'beginend')
+})
+
 t.test('who closes it while it drains waits for nothing', async t => {
   const app = await probed(t, await build(t), { shutdownDelay: '1h' })
   await app.ready()
@@ -136,6 +155,7 @@ t.test('who closes it while it drains waits for nothing', async t => {
 t.test('options that are none are refused, and named', async t => {
   for (const [options, said] of [
     [{ shutdownDelay: 'soon' }, /health: shutdownDelay is 'soon'/],
+    [{ closeTimeout: '2h' }, 'health: closeTimeout is 2h: it may be an hour at most'],
     [{ shutdownDelay: '30d' }, 'health: shutdownDelay is 30d: it may be an hour at most'],
     [{ maxEventLoopDelay: 0 }, /maxEventLoopDelay is 0/],
     [{ maxEventLoopUtilization: 2 }, /maxEventLoopUtilization is 2/],
