@@ -4,6 +4,8 @@ import { clientAddress } from './client-address.ts'
 
 /** What must not stand in a log, should somebody write an object that has it. */
 const secrets = ['authorization', 'cookie', 'password', 'token', 'accessToken', 'refreshToken']
+/** What came in before a request could be read: Node adds it to its errors. */
+const packets = ['rawPacket', '*.rawPacket']
 const stacks = ['err.stack', 'err.*.stack', 'err.aggregateErrors[*].stack']
 
 /** Options of the logger: it writes no secrets, and in production no stacks. */
@@ -11,8 +13,8 @@ export function logOptions (production: boolean) {
   return {
     serializers: { req: requestLine },
     redact: {
-      paths: [...secrets.flatMap(name => [name, `*.${name}`]), ...production ? stacks : []],
-      censor: (_value: unknown, path: string[]) => path.at(-1) === 'stack' ? undefined : '[redacted]'
+      paths: [...secrets.flatMap(name => [name, `*.${name}`]), ...packets, ...production ? stacks : []],
+      censor: (_value: unknown, path: string[]) => ['stack', 'rawPacket'].includes(String(path.at(-1))) ? undefined : '[redacted]'
     }
   }
 }

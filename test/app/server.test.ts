@@ -1,6 +1,8 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { InjectOptions } from 'fastify'
@@ -188,6 +190,18 @@ t.test('a secret that somebody logs is not written', async t => {
   for (const name of ['authorization', 'cookie', 'password', 'token', 'accessToken', 'refreshToken']) app.log.info({ [name]: 'hunter2', body: { [name]: 'hunter2' } }, 'odd')
   t.equal(log.filter(line => line.includes('[redacted]')).length, 6)
   t.notMatch(log.join(''), /hunter2/)
+})
+
+t.test('what came in and could not be read is not logged', async t => {
+  const { app, log } = await testServer(t)
+  const { port } = new URL(await app.listen({ host: '127.0.0.1', port: 0 }))
+  log.length = 0
+  const socket = connect(Number(port), '127.0.0.1')
+  socket.end('GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer hunter2\r\nno header\r\n\r\n')
+  await once(socket.resume(), 'close')
+  t.match(log, [/client error/])
+  // As text, and as the numbers of its bytes.
+  for (const secret of ['hunter2', [...Buffer.from('hunter2')].join()]) t.notOk(log.some(line => line.includes(secret)))
 })
 
 t.test('the query of a URL, where a client may have put a token, is not logged, nor a whole address', async t => {
