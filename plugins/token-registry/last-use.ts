@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import type { SessionRecord, Subject } from './record.ts'
 import type { SessionUse } from './store.ts'
 import { subjectKey } from './token.ts'
@@ -27,6 +28,8 @@ interface Use {
  */
 export class LastUse {
   readonly #write: (uses: readonly SessionUse[]) => Promise<void>
+  /** In no request's trace: whose use comes first must not stand for all. */
+  readonly #ticks = AsyncResource.bind(async () => await this.#tick())
   /** By interval, so that in each lane the first to be due comes first. */
   readonly #lanes = new Map<number, Map<string, Use>>()
   #unwritten = new Map<string, number>()
@@ -112,7 +115,7 @@ export class LastUse {
     if (at >= this.#firesAt) return
     clearTimeout(this.#timer)
     this.#firesAt = at
-    this.#timer = setTimeout(() => this.#tick(), delay).unref()
+    this.#timer = setTimeout(this.#ticks, delay).unref()
   }
 
   async #tick (): Promise<void> {

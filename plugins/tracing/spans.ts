@@ -1,4 +1,4 @@
-import { context, propagation, SpanKind, SpanStatusCode, trace, type Attributes, type Context, type Span, type Tracer } from '@opentelemetry/api'
+import { context, createContextKey, propagation, SpanKind, SpanStatusCode, trace, type Attributes, type Context, type Span, type Tracer } from '@opentelemetry/api'
 import type { FastifyRequest } from 'fastify'
 import type { Observed, Observer } from '../token-registry/index.ts'
 
@@ -27,8 +27,14 @@ function describe ({ layer, name }: Observed, store: string): { name: string, ki
   return { name: `${prefix}.${name}`, kind: SpanKind.INTERNAL, attributes: {} }
 }
 
+/** Whether an SDK has been started. */
+export function keepsContext (): boolean {
+  const key = createContextKey('fastify-token-registry')
+  return context.with(context.active().setValue(key, true), () => context.active().getValue(key) === true)
+}
+
 /** Where nothing in this process has begun a span for the request, it goes on with the caller's. */
-function contextOf (request: FastifyRequest | null): Context {
+export function contextOf (request: FastifyRequest | null): Context {
   const active = context.active()
   return request === null || trace.getSpan(active) !== undefined ? active : propagation.extract(active, request.headers)
 }

@@ -67,6 +67,18 @@ t.test('a span goes on with one that is under way, and is the name of a request 
   t.equal(spans()['token_registry.issue']?.parentSpanContext?.spanId, root.spanContext().spanId)
 })
 
+t.test('what a handler reads is in the trace of its request, and what is written for many later is in none', async t => {
+  const spans = sdk(t)
+  const app = await traced(t)
+  app.post('/list', { config: { session: true } }, async () => (await app.tokenRegistry.list({ sub: 'alice' })).sessions.length)
+  const { token } = await app.tokenRegistry.issue({ sub: 'alice', idleTimeout: '1h' })
+  const { body } = await app.inject({ method: 'POST', url: '/list', headers: { traceparent, authorization: `Bearer ${token}` }, payload: { any: 'body' } })
+  t.equal(body, '1')
+  t.match(spans()['token_registry.list'], { parentSpanContext: { traceId, spanId: '00f067aa0ba902b7' } })
+  while (spans()['touch memory'] === undefined) await new Promise(resolve => setTimeout(resolve, 10))
+  t.notOk(spans()['touch memory']?.parentSpanContext)
+})
+
 t.test('who was refused made no error of the server\'s, and errors are told by their code', async t => {
   const spans = sdk(t)
   const store = memoryStore()
