@@ -1,7 +1,7 @@
-import Fastify, { type FastifyInstance, type FastifyPluginAsync } from 'fastify'
+import Fastify, { type FastifyError, type FastifyInstance, type FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import { Metrics } from './metrics.ts'
-import { resolveOptions, type MetricsPluginOptions } from './options.ts'
+import { resolveOptions, type MetricsPluginOptions, type ResolvedOptions } from './options.ts'
 import { metricsRoutes } from './routes.ts'
 import { findTraces } from './traces.ts'
 
@@ -21,17 +21,18 @@ const metrics: FastifyPluginAsync<MetricsPluginOptions> = async (app, given) => 
   if (options.listen !== undefined) await serve(app, metrics, options.listen)
 }
 
-/** A server of its own, for who reaches that port. It keeps no process alive. */
-async function serve (app: FastifyInstance, metrics: Metrics, { port, host = '127.0.0.1' }: { port: number, host?: string }): Promise<void> {
+/** A server of its own. It keeps no process alive. */
+async function serve (app: FastifyInstance, metrics: Metrics, { port, host = '127.0.0.1', ...operators }: NonNullable<ResolvedOptions['listen']>): Promise<void> {
   const log = app.log.child({ plugin: 'metrics' })
-  const own = Fastify({ loggerInstance: log, disableRequestLogging: true, requestTimeout: 5000, forceCloseConnections: true })
+  const own = Fastify({ requestTimeout: 5000, forceCloseConnections: true })
   own.decorate('metrics', metrics)
   // A metric of the service's own may fail, and say why.
-  own.setErrorHandler((error, _request, reply) => {
+  own.setErrorHandler<FastifyError>((error, _request, reply) => {
+    if (error.statusCode !== undefined && error.statusCode < 500) throw error
     log.error({ err: error }, 'metrics could not be read')
     return reply.code(500).send({ statusCode: 500, error: 'Internal Server Error', message: 'Metrics could not be read: the log says why' })
   })
-  await own.register(metricsRoutes, { public: true })
+  await own.register(metricsRoutes, { public: true, ...operators })
   app.addHook('onReady', async () => {
     const address = await own.listen({ port, host })
     own.server.unref()

@@ -1,6 +1,6 @@
 import { Type, type Static } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
-import { faultOf } from '../token-registry/index.ts'
+import { faultOf, type OperatorOptions } from '../token-registry/index.ts'
 import { MetricsOptions } from './errors.ts'
 import { newRegister, type MetricsRegister } from './register.ts'
 
@@ -22,8 +22,8 @@ export interface MetricsPluginOptions {
   http?: boolean
   /** Whether Node's own metrics are among them: true, unless `register` is given. */
   process?: boolean
-  /** A port of its own for `GET /metrics`, which anybody can ask who reaches it. */
-  listen?: { port: number, host?: string }
+  /** A port of its own for `GET /metrics`: for who has the token, or asks from where it is allowed; without either, for anybody who reaches it. */
+  listen?: { port: number, host?: string } & OperatorOptions
 }
 
 const name = '^[a-zA-Z_][a-zA-Z0-9_]*$'
@@ -51,8 +51,11 @@ const Options = Type.Object({
   process: Type.Optional(Type.Boolean({ errorMessage: 'true or false' })),
   listen: Type.Optional(Type.Object({
     port: Type.Integer({ minimum: 0, maximum: 65535, errorMessage: 'a port, 0 for any' }),
-    host: Type.Optional(Type.String({ errorMessage: 'a host name or an address' }))
-  }, { additionalProperties: false, errorMessage: '{ port, host }' }))
+    host: Type.Optional(Type.String({ errorMessage: 'a host name or an address' })),
+    // Those who read them check them.
+    token: Type.Optional(Type.Unsafe<string | string[]>(Type.Unknown())),
+    allow: Type.Optional(Type.Unsafe<string[]>(Type.Unknown()))
+  }, { additionalProperties: false, errorMessage: '{ port, host, token, allow }' }))
 }, { additionalProperties: false })
 
 const Given = Type.Partial(Options)

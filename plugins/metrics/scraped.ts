@@ -63,7 +63,7 @@ export class Scraped {
     const rotations = counted('session_rotations_total', 'Tokens that were replaced by their successor, or consumed.', ['tenant'])
     const reuses = counted('session_reuses_total', 'Tokens that were presented again and ended their session.', ['tenant'])
     const endings = counted('sessions_ended_total', 'Sessions that ended, as far as this process noticed.', ['tenant', 'reason'])
-    const refusals = counted('session_limit_refusals_total', 'Sessions that a limit refused.', ['tenant', 'limit'])
+    const refusals = counted('session_limit_refusals_total', 'Sign-ins, and batches of them, that a limit refused.', ['tenant', 'limit'])
     return [
       () => refill(sessions, issued.entries(), (tenant, client) => ({ tenant: tenants.of(tenant), client: clients.of(client) }), [{ tenant: '', client: '' }]),
       () => refill(rotations, rotated.entries(), tenant => ({ tenant: tenants.of(tenant) }), [{ tenant: '' }]),

@@ -81,10 +81,10 @@ export class SessionCache {
     return cached
   }
 
-  /** A token that is known for certain and has not expired. */
-  lookup (key: string): CachedToken | undefined {
+  /** A token that is known for certain and has not expired; `alone`: that proves its session by itself. */
+  lookup (key: string, alone = false): CachedToken | undefined {
     const cached = this.#find(key)
-    if (cached === undefined || isOver(cached, this.#store.now()) || !this.#coherent()) return undefined
+    if (cached === undefined || (alone && cached.auth.session.binding !== null) || isOver(cached, this.#store.now()) || !this.#coherent()) return undefined
     this.stats.hits++
     return cached
   }

@@ -254,7 +254,9 @@ export class Operations {
   async #endAll ({ sub, tenant }: Subject, revocation: Revocation, context: HookContext): Promise<number> {
     const { except = [], reason, by } = revocation
     const cause = { reason, by, op: context.op }
+    let told = 0
     const tell = (ended: SessionRecord[], at: number) => {
+      told += ended.length
       for (const session of ended) this.#core.hooks.tell('onEnd', session, { id: session.id, tenant, sub, ...cause, at })
     }
     const count = await this.#core.store.endAll({ sub, tenant, except }, cause, this.#core.hooks.has('onEnd') ? tell : undefined).catch(error => {
@@ -262,8 +264,10 @@ export class Operations {
       this.#core.verifier.invalidate('all')
       throw error
     })
+    // One-time tokens are told, and not counted.
+    const ended = Math.max(told, count)
+    if (ended > 0) this.#core.stats.tallies.ended.add(tenant, reason, ended)
     if (count === 0) return 0
-    this.#core.stats.tallies.ended.add(tenant, reason, count)
     if (this.#core.hooks.has('postRevoke')) await this.#core.hooks.after('postRevoke', { ...revocation, count }, context)
     return count
   }

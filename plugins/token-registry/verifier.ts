@@ -74,8 +74,8 @@ export class Verifier {
   cached (key: string): Auth | undefined {
     const fresh = this.#cache.fresh(key)
     if (fresh !== undefined) return fresh.auth
-    const cached = this.#cache.lookup(key)
-    if (cached === undefined || cached.auth.session.binding !== null) return undefined
+    const cached = this.#cache.lookup(key, true)
+    if (cached === undefined) return undefined
     this.#noteUse(cached)
     return cached.auth
   }
@@ -88,9 +88,9 @@ export class Verifier {
   /** @param key of the token, as `keyOf` makes it */
   async verify (token: string, proof: Proof, key: string, request: FastifyRequest | null): Promise<Auth> {
     const known = this.#cache.lookup(key)
-    const cached = known === undefined
-      ? await this.#options.observers.run({ layer: 'registry', name: 'verify', request }, async () => matching(proof, await this.#read(token, key)))
-      : matching(proof, known)
+    const cached = known !== undefined && differenceOf(proof, known.auth.session) === null
+      ? known
+      : await this.#options.observers.run({ layer: 'registry', name: 'verify', request }, async () => matching(proof, known ?? await this.#read(token, key)))
     this.#noteUse(cached)
     return cached.auth
   }

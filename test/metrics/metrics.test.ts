@@ -290,6 +290,42 @@ t.test('two instances in one process have registries of their own', async t => {
   }
 })
 
+t.test('what ends at once counts, one-time tokens too where somebody hears of it', async t => {
+  const app = await measured(t)
+  app.tokenRegistry.addHook('onEnd', () => {})
+  for (const use of ['session', 'once', 'once'] as const) await app.tokenRegistry.issue({ sub: 'alice', use })
+  t.equal(await app.tokenRegistry.revokeAll({ sub: 'alice' }), 1)
+  await app.tokenRegistry.issue({ sub: 'alice', use: 'once' })
+  t.equal(await app.tokenRegistry.revokeAll({ sub: 'alice' }), 0)
+  t.equal((await seriesOf(app)).get('token_registry_sessions_ended_total{reason=revoked}'), 4)
+})
+
+t.test('a token that is bound is no hit where the proof is missing, and is refused', async t => {
+  const app = await measured(t)
+  app.get('/me', { config: { session: true } }, async () => 'ok')
+  const binding = 'a'.repeat(43)
+  const { token } = await app.tokenRegistry.issue({ sub: 'alice', binding })
+  await app.tokenRegistry.verify(token, { binding })
+  for (let i = 0; i < 3; i++) t.equal((await app.inject({ url: '/me', headers: { authorization: `Bearer ${token}` } })).statusCode, 401)
+  t.match(Object.fromEntries(await seriesOf(app)), { 'token_registry_operations_total{operation=verify,outcome=refused,store=memory}': 3, token_registry_cache_hits_total: 3 })
+})
+
+t.test('where the log is quiet, so are those who guess', async t => {
+  for (const [level, logged] of [['info', 0], ['silent', 0]] as const) {
+    const lines: string[] = []
+    const app = Fastify({ logger: { level, stream: { write: (line: string) => { lines.push(line) } } } })
+    t.teardown(() => app.close())
+    await app.register(tokenRegistry, { secret: newSecret() })
+    await app.register(metrics, { process: false })
+    await app.register(metricsRoutes, { token: 'token-of-operators' })
+    app.metrics.register.registerMetric(new Gauge({ name: 'mine', help: 'Mine.', registers: [], collect: () => { throw new Error('broken') } }))
+    t.equal((await app.inject('/metrics')).statusCode, 401)
+    t.equal(lines.length, logged)
+    t.equal((await app.inject({ url: '/metrics', headers: { authorization: 'Bearer token-of-operators' } })).statusCode, 500)
+    t.equal(lines.length, level === 'info' ? 1 : 0, 'what fails is told at the level of the server')
+  }
+})
+
 t.test('an instance within another one counts for itself', async t => {
   const app = await measured(t)
   let inner: FastifyInstance = app
