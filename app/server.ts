@@ -5,7 +5,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import audit, { auditRoutes } from 'fastify-token-registry/audit'
 import tokenRegistry, { type MemoryStoreOptions, memoryStore } from 'fastify-token-registry'
 import health, { healthRoutes } from 'fastify-token-registry/health'
-import metrics, { metricsRoutes } from 'fastify-token-registry/metrics'
+import metrics, { metricsRoutes, type MetricsPluginOptions } from 'fastify-token-registry/metrics'
 import redisStore, { StoreAbsent } from 'fastify-token-registry/redis-store'
 import sessionJwt, { jwtKeys } from 'fastify-token-registry/session-jwt'
 import sessionLimits, { isDeviceName, webhookChannel, type LimitOption } from 'fastify-token-registry/session-limits'
@@ -94,7 +94,7 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
       ...now !== undefined && config.redis === null && { store: memoryStore({ now }) }
     })
     await app.register(tracing)
-    await app.register(metrics, config.metrics.port === null ? {} : { listen: { port: config.metrics.port, host: config.host } })
+    await app.register(metrics, metricsOptions(config))
     await app.register(health, { shutdownDelay: config.shutdownDelayMs })
     app.tokenRegistry.healthChecks.add('database', async () => ({ status: await database.isUp() ? 'ok' : 'fail' }))
     await app.register(sessionLimits, {
@@ -130,6 +130,11 @@ export async function createServer ({ config, logger, now }: ServerOptions): Pro
     throw error instanceof StoreAbsent ? new RedisStart(error.cause instanceof Error ? error.cause.message : '', { cause: error }) : error
   }
   return { app }
+}
+
+/** At a port of its own, who was named to read them is asked for there, too. */
+function metricsOptions ({ host, metrics: { port, tokens, allow } }: Config): MetricsPluginOptions {
+  return port === null ? {} : { listen: { port, host, ...tokens !== null && { token: tokens }, ...allow !== null && { allow } } }
 }
 
 function limitsOf ({ perUser, perDevice, onExceed }: Config['sessionLimits']): LimitOption[] {

@@ -165,7 +165,7 @@ export const variables = Type.Object({
   })),
   METRICS_PORT: Type.Optional(Type.Integer({
     ...aPort,
-    description: 'a port of its own for /metrics, on HOST, for whoever reaches it'
+    description: 'a port of its own for /metrics, on HOST: for who has METRICS_TOKEN, from where METRICS_ALLOW says; without either for whoever reaches it'
   })),
   RATE_LIMIT_GLOBAL: text('rate-limit', {
     default: '1000/1h',

@@ -236,6 +236,8 @@ t.test('one error names all that is wrong, conflicts included', async t => {
   t.match(faults({ PORT: 'x', LOG_LEVEL: 'x', JWT_SECRET: secret(), JWT_PRIVATE_KEY: pem(generateKeyPairSync('ed25519').privateKey), ADMIN_EMAIL: 'a@b', SMTP_URL: 'smtp://mail', NOTIFY_WEBHOOK_URL: 'https://hooks.example.org' }), [
     /^PORT /, /^LOG_LEVEL /, /^JWT_SECRET and JWT_PRIVATE_KEY are both set/, /^ADMIN_EMAIL and ADMIN_PASSWORD go together/, /^NOTIFY_WEBHOOK_URL and NOTIFY_WEBHOOK_SECRET go together/, /^MAIL_FROM is not set/
   ])
+  for (const env of [{ METRICS_PORT: '3000' }, { METRICS_PORT: '8080', PORT: '8080' }]) t.strictSame(faults(env), ['METRICS_PORT is that of PORT: it may be another one'])
+  t.strictSame(faults({ METRICS_PORT: '0', PORT: '0' }), [])
 })
 
 t.test('production does not start on generated secrets', async t => {

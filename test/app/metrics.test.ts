@@ -39,6 +39,14 @@ t.test('metrics may have a port of their own', async t => {
   const { port } = free.address() as { port: number } // it listens
   free.close()
   await once(free, 'close')
+  const token = 'token-of-operators'
+  const closed = await testServer(t, { METRICS_PORT: String(port), METRICS_TOKEN: token })
+  const statusOf = async (headers = {}): Promise<number> => (await fetch(`http://127.0.0.1:${port}/metrics`, { headers })).status
+  t.same([await statusOf(), await statusOf({ authorization: `Bearer ${token}` })], [401, 200], 'who was named is asked for there, too')
+  await closed.app.close()
+  const elsewhere = await testServer(t, { METRICS_PORT: String(port), METRICS_ALLOW: '192.0.2.0/24' })
+  t.equal(await statusOf(), 403)
+  await elsewhere.app.close()
   const { app } = await testServer(t, { METRICS_PORT: String(port) })
   t.equal((await call(app, 'GET', '/metrics')).statusCode, 404)
   const answer = await fetch(`http://127.0.0.1:${port}/metrics`)
