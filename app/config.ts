@@ -78,12 +78,12 @@ export function environment (file = '.env', env: Environment = process.env): Env
 }
 
 /**
- * The configuration in an environment. A variable that is set to nothing counts as absent.
+ * The configuration in an environment. A variable that is set to nothing, or blanks, counts as absent.
  *
  * @throws {ConfigInvalid} naming every variable that is not what it may be, missing, or at odds with another
  */
 export function loadConfig (env: Environment): Config {
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''))
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value.trim() !== ''))
   const { values, refusals } = checked(given)
   const faults = [...refusals, ...conflicts(given)]
   if (values === null || faults.length > 0) throw new ConfigInvalid(faults.map(fault => `  ${fault}`).join('\n'))

@@ -238,6 +238,7 @@ t.test('one error names all that is wrong, conflicts included', async t => {
   ])
   for (const env of [{ METRICS_PORT: '3000' }, { METRICS_PORT: '8080', PORT: '8080' }]) t.strictSame(faults(env), ['METRICS_PORT is that of PORT: it may be another one'])
   t.strictSame(faults({ METRICS_PORT: '0', PORT: '0' }), [])
+  t.equal(loadConfig({ METRICS_PORT: ' ' }).metrics.port, null, 'blanks are no port')
 })
 
 t.test('production does not start on generated secrets', async t => {
