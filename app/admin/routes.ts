@@ -21,7 +21,7 @@ export const adminRoutes: FastifyPluginAsyncTypebox<{ users: Users }> = async (a
     const { session: { id } } = request.requireAuth()
     const { sub } = request.params
     await request.audit({ type: 'admin.sessions.list', target: userTarget(sub) })
-    const [{ sessions, cursor }, names] = await Promise.all([tokenRegistry.list({ sub, ...request.query }), deviceNames(app, { sub, tenant: '' })])
+    const [{ sessions, cursor }, names] = await Promise.all([tokenRegistry.list({ sub, ...request.query }), deviceNames(request, { sub, tenant: '' })])
     return { sessions: sessions.map(session => sessionAnswer(session, id, names)), cursor }
   })
 

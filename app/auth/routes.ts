@@ -1,4 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyRequest } from 'fastify'
 import { SessionLimitReached, TokenInvalid, type SessionLimitError } from 'fastify-token-registry'
 import type { RateLimit } from '../config.ts'
 import { clientAddress } from '../http/client-address.ts'
@@ -51,12 +52,12 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     try {
       const signedIn = await auth.signIn({ email, password, meta, endOthers }, request)
       devices.give(request, reply, recognised)
-      return await loginAnswer(signedIn)
+      return await loginAnswer(signedIn, request)
     } catch (error) {
       if (!isLimitError(error)) throw error
       const { limit: name, max, count, statusCode, code, message } = error
       request.log.info({ code, limit: name }, 'refused')
-      const names = await deviceNames(app, error.sessions[0])
+      const names = await deviceNames(request, error.sessions[0])
       const sessions = error.sessions.map(session => sessionAnswer(session, null, names))
       return reply.code(429).send({ statusCode, code, error: 'Too Many Requests', message, requestId: request.id, limit: { name, max, count }, sessions })
     }
@@ -66,7 +67,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     schema: { operationId: 'refresh', summary: 'Get new tokens for a refresh token', tags, body: RefreshBody, response: answers({ 200: LoginAnswer }) }
   }, async (request, reply) => {
     reply.header('cache-control', 'no-store')
-    return await loginAnswer(await auth.refresh(request.body.refreshToken, request))
+    return await loginAnswer(await auth.refresh(request.body.refreshToken, request), request)
   })
 
   app.post('/logout', {
@@ -82,7 +83,7 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     schema: { operationId: 'me', summary: 'Who is signed in', tags, response: answers({ 200: MeAnswer }) }
   }, async request => {
     const { session } = request.requireAuth()
-    const [user, names] = await Promise.all([auth.userOf(session), deviceNames(app, session)])
+    const [user, names] = await Promise.all([auth.userOf(session), deviceNames(request, session)])
     if (user === null) throw new TokenInvalid()
     return { user: userAnswer(user), session: sessionAnswer(session, session.id, names) }
   })
@@ -119,8 +120,8 @@ export const authRoutes: FastifyPluginAsyncTypebox<{ auth: Auth, rateLimit: Rate
     return reply.code(204).send(null)
   })
 
-  async function loginAnswer ({ user, session, accessToken, refreshToken, expiresIn }: SignedIn) {
-    return { accessToken, refreshToken, tokenType: 'Bearer' as const, expiresIn, user: userAnswer(user), session: sessionAnswer(session, session.id, await deviceNames(app, session)) }
+  async function loginAnswer ({ user, session, accessToken, refreshToken, expiresIn }: SignedIn, request: FastifyRequest) {
+    return { accessToken, refreshToken, tokenType: 'Bearer' as const, expiresIn, user: userAnswer(user), session: sessionAnswer(session, session.id, await deviceNames(request, session)) }
   }
 }
 

@@ -16,7 +16,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox = async app => {
     schema: { operationId: 'listSessions', summary: 'Own sessions', tags, querystring: PageQuery, response: answers({ 200: SessionsAnswer }) }
   }, async request => {
     const { session: { id, sub, tenant } } = request.requireAuth()
-    const [{ sessions, cursor }, names] = await Promise.all([tokenRegistry.list({ sub, tenant, ...request.query }), deviceNames(app, { sub, tenant })])
+    const [{ sessions, cursor }, names] = await Promise.all([tokenRegistry.list({ sub, tenant, ...request.query }), deviceNames(request, { sub, tenant })])
     return { sessions: sessions.map(session => sessionAnswer(session, id, names)), cursor }
   })
 
@@ -27,7 +27,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox = async app => {
     const { session: { id, sub, tenant } } = request.requireAuth()
     const session = await tokenRegistry.getById(request.params.id)
     if (session === null || session.use === 'once' || session.sub !== sub || session.tenant !== tenant) throw new SessionNotFound()
-    return sessionAnswer(session, id, await deviceNames(app, { sub, tenant }))
+    return sessionAnswer(session, id, await deviceNames(request, { sub, tenant }))
   })
 
   app.get('/:id/ending', {
@@ -38,7 +38,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox = async app => {
     const ending = await tokenRegistry.explain(request.params.id)
     const own = ending?.sub === sub && ending.tenant === tenant
     if (ending === null || !(own || scope.includes('sessions:admin'))) throw new SessionNotFound()
-    return endingAnswer(ending, await deviceNames(app, ending))
+    return endingAnswer(ending, await deviceNames(request, ending))
   })
 
   app.delete('/:id', {

@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import type { DeepReadonly, Ending, SessionRecord, Subject } from 'fastify-token-registry'
 import { exactly, Time } from '../http/schemas.ts'
 
@@ -60,7 +60,7 @@ export type DeviceNames = ReadonlyMap<string | null, string>
 const noNames: DeviceNames = new Map()
 
 /** The names of a subject's devices; none of nobody's, nor where they cannot be read, which is no reason to show no sessions. */
-export async function deviceNames ({ sessionLimits: { devices }, log }: FastifyInstance, subject: Subject | undefined): Promise<DeviceNames> {
+export async function deviceNames ({ server: { sessionLimits: { devices } }, log }: FastifyRequest, subject: Subject | undefined): Promise<DeviceNames> {
   if (subject === undefined) return noNames
   try {
     return new Map((await devices.list(subject)).map(({ id, name }) => [id, name]))
