@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { connect as connectHttp2 } from 'node:http2'
 import { connect } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { connect as connectTls } from 'node:tls'
@@ -12,6 +13,7 @@ import { audited, fragileLedger } from '../support/audited.ts'
 import { build, newSecret } from '../support/build.ts'
 import { newCertificate } from '../support/certificate.ts'
 import { decorated } from '../support/decorated.ts'
+import { deferred } from '../support/deferred.ts'
 
 const token = 'token-of-operators'
 const headers = { authorization: `Bearer ${token}` }
@@ -142,6 +144,50 @@ t.test('a connection whose answer began before and half a request hold up no clo
   await once(half, 'connect')
   await app.health.drain()
   t.equal(await streaming.text(), 'beginend')
+})
+
+t.test('an answer that is under way reaches who reads slowly', async t => {
+  const app = await build(t)
+  await app.register(health, { shutdownDelay: 0 })
+  const asked = deferred()
+  const closing = deferred()
+  const body = Buffer.alloc(20_000_000, 'x')
+  app.get('/', async () => {
+    asked.resolve()
+    await closing.promise
+    return body
+  })
+  // Not at once: what has been answered when it begins to close, Node ends.
+  app.addHook('preClose', async () => { setTimeout(() => closing.resolve(), 100) })
+  const { port } = new URL(await app.listen({ host: '127.0.0.1', port: 0 }))
+  const reader = connect(Number(port))
+  reader.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+  await asked.promise
+  const closed = app.close()
+  let received = 0
+  reader.on('data', (chunk: Buffer) => {
+    received += chunk.length
+    if (received > 20_000_000) return
+    reader.pause()
+    setTimeout(() => reader.resume(), 10)
+  })
+  await once(reader, 'close')
+  await closed
+  t.ok(received > body.length, `${received} bytes`)
+})
+
+t.test('sessions of HTTP/2 end when their answers are over', async t => {
+  const app = Fastify({ http2: true, http2SessionTimeout: 0 })
+  await app.register(tokenRegistry, { secret: newSecret() })
+  await app.register(health, { shutdownDelay: 100, closeTimeout: '1h' })
+  app.get('/', async () => 'served')
+  const session = connectHttp2(await app.listen({ host: '127.0.0.1', port: 0 }))
+  const drained = app.health.drain()
+  const request = session.request({ ':path': '/' })
+  let text = ''
+  for await (const chunk of request.setEncoding('utf8')) text += chunk
+  t.equal(text, 'served')
+  await drained
 })
 
 t.test('who closes it while it drains waits for nothing', async t => {
