@@ -113,12 +113,20 @@ export class Scraped {
   /** Plugins of others: what they count is not known here. */
   #addUnknown (source: string, figure: string): (value: number | undefined) => void {
     if (++this.#unknown > MAX_UNKNOWN) return () => {}
-    const name = `${source}_${figure}`.replace(/[A-Z]/g, letter => `_${letter.toLowerCase()}`).replace(/[^a-zA-Z0-9_]/g, '_')
+    const counts = /.(_t|T)otal$/.test(figure)
+    const plain = `${source}_${figure}`.replace(/[A-Z]/g, letter => `_${letter.toLowerCase()}`).replace(/[^a-zA-Z0-9_]/g, '_')
+    // Counters alone are called so.
+    const name = counts ? plain : plain.replace(/_total$/, '')
     if (has(this.#register, this.#prefix + name)) {
       this.#warnOnce(`the figure ${figure} of ${source} is left out: there is a metric of its name already`)
       return () => {}
     }
-    return this.#addKnown({ name, help: 'A figure that a plugin adds to the registry.', type: name.endsWith('_total') ? 'counter' : 'gauge' })
+    const set = this.#addKnown({ name, help: 'A figure that a plugin adds to the registry.', type: counts ? 'counter' : 'gauge' })
+    return value => {
+      const isCount = !counts || value === undefined || (value >= 0 && value < Infinity)
+      if (!isCount) this.#warnOnce(`the figure ${figure} of ${source} is left out while it is no count`)
+      set(isCount ? value : undefined)
+    }
   }
 
   #warnOnce (message: string, error?: unknown): void {

@@ -352,18 +352,20 @@ t.test('figures that cannot be told are left out, and the log says so once', asy
   const { stats } = app.tokenRegistry
   stats.register('broken', () => { throw new Error('backend down') })
   stats.register('none', () => undefined as never)
-  stats.register('mine', () => ({ big: 1n, fooBar: 1, foo_bar: 2, jobs_total: 3 }) as never)
+  stats.register('mine', () => ({ big: 1n, fooBar: 1, foo_bar: 2, jobs_total: 3, total: -1, jobsTotal: -1, oddTotal: Infinity }) as never)
   stats.register('operation', () => ({ duration_seconds: 1, duration_seconds_count: 1 }))
   stats.register('session', () => ({ rotations: 1 }))
   for (let i = 0; i < 2; i++) {
     const { text } = await app.metrics.scrape()
     check(t, text)
-    t.match(Object.fromEntries(parseExposition(text).series), { token_registry_mine_foo_bar: 1, token_registry_mine_jobs_total: 3, token_registry_session_rotations_total: Number })
+    t.match(Object.fromEntries(parseExposition(text).series), { token_registry_mine_foo_bar: 1, token_registry_mine_jobs_total: 3, token_registry_mine: -1, token_registry_session_rotations_total: Number })
     parseExposition((await app.metrics.scrape(openMetrics)).text)
   }
   t.same(warned, [
     ['the figures of broken cannot be read, and are left out', 'backend down'],
     ['the figure foo_bar of mine is left out: there is a metric of its name already', undefined],
+    ['the figure jobsTotal of mine is left out: there is a metric of its name already', undefined],
+    ['the figure oddTotal of mine is left out while it is no count', undefined],
     ['the figure duration_seconds of operation is left out: there is a metric of its name already', undefined],
     ['the figure duration_seconds_count of operation is left out: there is a metric of its name already', undefined],
     ['the figure rotations of session is left out: there is a metric of its name already', undefined]
