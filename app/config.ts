@@ -181,7 +181,8 @@ function conflicts (env: Environment): string[] {
   if (isSet('JWT_SECRET') && isSet('JWT_PRIVATE_KEY')) faults.push('JWT_SECRET and JWT_PRIVATE_KEY are both set: set one of them')
   if (isSet('ADMIN_EMAIL') !== isSet('ADMIN_PASSWORD')) faults.push('ADMIN_EMAIL and ADMIN_PASSWORD go together: set both or none')
   if (isSet('NOTIFY_WEBHOOK_URL') !== isSet('NOTIFY_WEBHOOK_SECRET')) faults.push('NOTIFY_WEBHOOK_URL and NOTIFY_WEBHOOK_SECRET go together: set both or none')
-  if (isSet('METRICS_PORT') && env['METRICS_PORT'] !== '0' && env['METRICS_PORT'] === (env['PORT'] ?? String(variables.properties.PORT.default))) faults.push('METRICS_PORT is that of PORT: it may be another one')
+  const [port, metricsPort] = [Number(env['PORT'] ?? variables.properties.PORT.default), Number(env['METRICS_PORT'] ?? 0)]
+  if (metricsPort !== 0 && metricsPort === port) faults.push('METRICS_PORT is that of PORT: it may be another one')
   if (isSet('SMTP_URL') && !isSet('MAIL_FROM')) faults.push('MAIL_FROM is not set: SMTP_URL needs a sender')
   if (env['NODE_ENV'] === 'production') {
     if (!isSet('TOKEN_SECRET')) faults.push(`TOKEN_SECRET is not set: production does not start on a generated secret, set ${aSecret}`)

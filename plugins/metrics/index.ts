@@ -1,4 +1,4 @@
-import Fastify, { type FastifyError, type FastifyInstance, type FastifyPluginAsync } from 'fastify'
+import Fastify, { type FastifyBaseLogger, type FastifyError, type FastifyInstance, type FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import { Metrics } from './metrics.ts'
 import { resolveOptions, type MetricsPluginOptions, type ResolvedOptions } from './options.ts'
@@ -18,12 +18,11 @@ const metrics: FastifyPluginAsync<MetricsPluginOptions> = async (app, given) => 
   app.decorate('metrics', metrics)
   app.tokenRegistry.observe(metrics.observer)
   metrics.http?.wire(app)
-  if (options.listen !== undefined) await serve(app, metrics, options.listen)
+  if (options.listen !== undefined) await serve(app, metrics, options.listen, log)
 }
 
 /** A server of its own. It keeps no process alive. */
-async function serve (app: FastifyInstance, metrics: Metrics, { port, host = '127.0.0.1', ...operators }: NonNullable<ResolvedOptions['listen']>): Promise<void> {
-  const log = app.log.child({ plugin: 'metrics' })
+async function serve (app: FastifyInstance, metrics: Metrics, { port, host = '127.0.0.1', ...operators }: NonNullable<ResolvedOptions['listen']>, log: FastifyBaseLogger): Promise<void> {
   const own = Fastify({ requestTimeout: 5000, forceCloseConnections: true })
   own.decorate('metrics', metrics)
   // A metric of the service's own may fail, and say why.

@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { BlockList, isIP } from 'node:net'
 import { Type } from '@sinclair/typebox'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { OperatorAddress, OperatorToken, TokenOptions } from './errors.ts'
 import { faultOf } from './option-fault.ts'
 
@@ -96,4 +96,11 @@ function listOf (allow: readonly string[], name: string): BlockList {
 function isIn (list: BlockList, ip: string): boolean {
   const version = isIP(ip)
   return version !== 0 && list.check(ip, version === 4 ? 'ipv4' : 'ipv6')
+}
+
+const quieter = ['error', 'fatal', 'silent'] as const
+
+/** The level of the log for routes that are asked over and over: warnings, or the server's own where that tells even less. */
+export function quietLevel ({ log: { level } }: FastifyInstance): 'warn' | typeof quieter[number] {
+  return quieter.find(each => each === level) ?? 'warn'
 }
