@@ -25,6 +25,10 @@ const patience = 20_000
 /** Replicas get their copy at once, not with whoever else asks within 5 s. */
 const quick: Config = { save: '', appendonly: 'no', 'repl-diskless-sync-delay': '0' }
 
+function isAlive ({ exitCode, signalCode }: Pick<ChildProcess, 'exitCode' | 'signalCode'>): boolean {
+  return exitCode === null && signalCode === null
+}
+
 /** A Redis server, or Sentinel, that tests may kill and hang. */
 export class RedisServer implements Address {
   readonly host = host
@@ -91,7 +95,13 @@ export class RedisServer implements Address {
     if (process === null) return
     const closed = once(process, 'close')
     // It may have ended by itself just now.
-    if (process.exitCode === null && process.signalCode === null) this.#signal('SIGKILL')
+    if (isAlive(process)) {
+      const exited = once(process, 'exit')
+      this.#signal('SIGKILL')
+      await exited
+    }
+    // Whoever else has its output open keeps nobody waiting.
+    for (const output of [process.stdout, process.stderr]) output?.destroy()
     await closed
   }
 
@@ -138,7 +148,7 @@ export class RedisServer implements Address {
   /** Kills it and removes its folder, for good. */
   async end (): Promise<void> {
     await this.kill()
-    if (this.#undertaker.exitCode !== null) return
+    if (!isAlive(this.#undertaker)) return
     const exit = once(this.#undertaker, 'exit')
     this.#undertaker.stdin.end()
     await exit
