@@ -12,9 +12,6 @@ const GATHER = 1000
 /** Sessions of one interval that are remembered; beyond that, the first is written and forgotten sooner than need be. */
 const MAX = 100_000
 
-/** Runs it in no request's trace: whose use comes first must not stand for all. */
-const apart = AsyncResource.bind((work: () => Promise<void>) => { work() })
-
 /** The last use of a session, and the one that was written, by the store's clock. */
 interface Use {
   at: number
@@ -31,6 +28,8 @@ interface Use {
  */
 export class LastUse {
   readonly #write: (uses: readonly SessionUse[]) => Promise<void>
+  /** In no request's trace: whose use comes first must not stand for all. */
+  readonly #apart = AsyncResource.bind(async () => await this.#tick())
   /** By interval, so that in each lane the first to be due comes first. */
   readonly #lanes = new Map<number, Map<string, Use>>()
   #unwritten = new Map<string, number>()
@@ -116,7 +115,7 @@ export class LastUse {
     if (at >= this.#firesAt) return
     clearTimeout(this.#timer)
     this.#firesAt = at
-    this.#timer = setTimeout(() => apart(async () => await this.#tick()), delay).unref()
+    this.#timer = setTimeout(this.#apart, delay).unref()
   }
 
   async #tick (): Promise<void> {

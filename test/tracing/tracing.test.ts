@@ -69,8 +69,7 @@ t.test('a span goes on with one that is under way, and is the name of a request 
 
 t.test('what a handler reads is in the trace of its request, and what is written for many later is in none', async t => {
   const spans = sdk(t)
-  const boot = trace.getTracer('test').startSpan('boot')
-  const app = await context.with(trace.setSpan(context.active(), boot), async () => await traced(t))
+  const app = await traced(t)
   app.post('/list', { config: { session: true } }, async () => (await app.tokenRegistry.list({ sub: 'alice' })).sessions.length)
   const { token } = await app.tokenRegistry.issue({ sub: 'alice', idleTimeout: '1h' })
   const { body } = await app.inject({ method: 'POST', url: '/list', headers: { traceparent, authorization: `Bearer ${token}` }, payload: { any: 'body' } })
